@@ -1,0 +1,110 @@
+"""The checkpoint: the small durable record of what recovery may rely on.
+
+Two slots are written in turn and each is synced before `store` returns, so a crash leaves the new checkpoint or the one
+before it. Whoever stores one has made sure of the order that `docs/durability.md` states: what it vouches for is
+durable before it is raised, and it is lowered before what it vouched for is cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from posjournal_async.errors import InvalidConfiguration
+from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot, UnknownVersion, parse_slot
+from posjournal_async.format.header import FORMAT_VERSION
+
+if TYPE_CHECKING:
+    from posjournal_async.storage.protocols import Blob, Storage
+
+__all__ = ["Checkpoint", "SlotFacts", "read_slots"]
+
+_NAME = (0).to_bytes(8)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFacts:
+    """What the two slots hold.
+
+    Attributes:
+        current: The valid slot with the higher sequence number, or None.
+        place: Which of the two slots that is, 0 or 1; 1 when there is none, so that slot 0 comes next.
+        damaged: How many slots hold something that is not a checkpoint.
+    """
+
+    current: Slot | None
+    place: int
+    damaged: int
+
+
+async def read_slots(storage: Storage, partition: str) -> tuple[Blob, SlotFacts]:
+    """Open the checkpoint's blob and return it with what it holds.
+
+    Raises:
+        InvalidConfiguration: Another version of the format wrote it.
+    """
+    await storage.scan(partition)  # makes the name durable that a killed process may have left
+    blob, length = await storage.open(partition, _NAME)
+    try:
+        both = await blob.read_at(0, min(length, 2 * SLOT_LENGTH))
+        return blob, _slot_facts((both[:SLOT_LENGTH], both[SLOT_LENGTH:]), partition)
+    except BaseException:
+        await blob.close()
+        raise
+
+
+def _slot_facts(both: tuple[bytes, bytes], partition: str) -> SlotFacts:
+    current, place, damaged = None, 1, 0
+    for number, raw in enumerate(both):
+        slot = parse_slot(raw)
+        if isinstance(slot, UnknownVersion):
+            raise InvalidConfiguration("format version", FORMAT_VERSION, slot.version, partition)
+        if slot is None:
+            damaged += any(raw)
+        elif current is None or slot.sequence > current.sequence:
+            current, place = slot, number
+    return SlotFacts(current, place, damaged)
+
+
+class Checkpoint:
+    """The checkpoint of an open journal.
+
+    Attributes:
+        slot: What was last made durable.
+    """
+
+    def __init__(self, blob: Blob, slot: Slot, place: int) -> None:
+        self._blob = blob
+        self.slot = slot
+        self._place = place
+
+    async def store(self, *, durable: int, boundary: int, reset: int | None = None) -> None:
+        """Make a new checkpoint durable; does nothing when it says what the last one said.
+
+        A slot with sequence number 0 stands in for one that is not there.
+        """
+        slot = replace(self.slot, durable=durable, boundary=boundary, reset=reset)
+        if slot != self.slot or not slot.sequence:
+            await self.write(replace(slot, sequence=self.slot.sequence + 1))
+
+    async def confirm(self) -> None:
+        """Make durable what was read: a process that was killed may have written it and not synced it.
+
+        Until that is done nothing may be removed on its word, and the other slot, which may be the only durable one, may
+        not be written. Writing the same bytes in the same place cannot tear them.
+        """
+        if self.slot.sequence:
+            await self._blob.write_at(self._place * SLOT_LENGTH, self.slot.to_bytes())
+            await self._blob.sync()
+
+    async def write(self, slot: Slot) -> None:
+        """Make this very slot durable, in the place of the one before the current one."""
+        place = 1 - self._place
+        await self._blob.write_at(place * SLOT_LENGTH, slot.to_bytes())
+        await self._blob.sync()
+        self.slot = slot
+        self._place = place
+
+    async def close(self) -> None:
+        """Release the blob."""
+        await self._blob.close()

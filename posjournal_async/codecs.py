@@ -1,0 +1,111 @@
+"""Items to bytes and back: the `Codec` protocol and the codecs that come with the library."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+import msgpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["BytesCodec", "Codec", "JsonCodec", "MsgpackCodec"]
+
+T = TypeVar("T")
+
+
+class Codec(Protocol[T]):
+    """What turns an item into bytes and back.
+
+    Both directions run on the event loop, so they should be quick, and the same bytes must give the same item for ever.
+    An exception that `encode` raises reaches the caller of `append` as `CodecError`, with nothing appended; one
+    that `decode` raises reaches the reader as `CodecError`, with the item's position.
+
+    Attributes:
+        name: 1 to 8 ASCII characters, recorded on disk; opening the journal with a codec of another name is refused.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name that is recorded on disk: 1 to 8 printable ASCII characters."""
+        ...
+
+    def encode(self, item: T, /) -> bytes:
+        """Turn an item into bytes."""
+        ...
+
+    def decode(self, data: bytes, /) -> T:
+        """Turn the bytes that `encode` made into an equal item."""
+        ...
+
+
+class MsgpackCodec:
+    """Items that MessagePack knows: None, bool, int, float, str, bytes, lists and dicts of these, datetime with a zone.
+
+    Tuples come back as lists. Integers range from -2**63 to 2**64 - 1.
+
+    Example:
+        >>> codec = MsgpackCodec()
+        >>> codec.decode(codec.encode({"id": 7, "tags": ["a", "b"]}))
+        {'id': 7, 'tags': ['a', 'b']}
+    """
+
+    name: ClassVar[str] = "msgpack"
+    encode: Callable[[Any], bytes]
+
+    def __init__(self) -> None:
+        # One Packer for all items: making one costs as much as packing a small dict. `pack` keeps no state between
+        # calls, also after one that raised (autoreset).
+        self.encode = msgpack.Packer(datetime=True).pack
+
+    def decode(self, data: bytes, /) -> Any:
+        """Return the item. Maps may have any keys that can be hashed."""
+        return msgpack.unpackb(data, strict_map_key=False, timestamp=3)
+
+
+class BytesCodec:
+    """Items that are bytes already, stored as they are.
+
+    `bytearray` and `memoryview` are taken too and come back as `bytes`.
+
+    Example:
+        >>> BytesCodec().decode(BytesCodec().encode(b"raw"))
+        b'raw'
+    """
+
+    name: ClassVar[str] = "bytes"
+
+    def encode(self, item: bytes | bytearray | memoryview, /) -> bytes:
+        """Return the item itself, or a copy of it where it could still change."""
+        if type(item) is bytes:
+            return item
+        if isinstance(item, (bytes, bytearray, memoryview)):
+            return bytes(item)
+        raise TypeError(f"item: expected bytes, found {type(item).__name__}")
+
+    def decode(self, data: bytes, /) -> bytes:
+        """Return the bytes."""
+        return data
+
+
+class JsonCodec:
+    """Items that JSON knows, as compact UTF-8; `NaN` and infinities are refused, since no other reader would take them.
+
+    Example:
+        >>> JsonCodec().encode({"id": 7})
+        b'{"id":7}'
+    """
+
+    name: ClassVar[str] = "json"
+
+    def __init__(self) -> None:
+        self._encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+    def encode(self, item: Any, /) -> bytes:
+        """Return the item as compact JSON."""
+        return self._encode(item).encode()
+
+    def decode(self, data: bytes, /) -> Any:
+        """Return the item."""
+        return json.loads(data)

@@ -1,0 +1,478 @@
+"""The writer of a journal: the one task that changes its files, and group commit for all who wait for it.
+
+Callers append to memory and wait; everything that reaches the storage goes through `Writer._run`, one step after the
+other. That
+is what makes the order of durable steps a matter of reading this file from top to bottom, and what makes cancelling
+harmless: a cancelled caller stops waiting, and the writer goes on.
+
+The task exists only while there is something to do, so that an idle journal can be collected.
+
+The order of durable steps:
+
+* A section's blobs are created, durably, before its first record is written (`_create`).
+* Data is durable before a size is reported as durable (`_commit_data`).
+* Data and offsets are durable before the checkpoint vouches for them (`_commit_all`).
+* A section is committed as a whole before the blobs of the next one are created (`_run`: sealing comes first).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from posjournal_async.data import PIECE
+from posjournal_async.errors import JournalFailed, SizeOverflow
+from posjournal_async.format.record import RECORD_HEAD_LENGTH
+from posjournal_async.sealed import SealedSection
+from posjournal_async.tail import LARGEST_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from posjournal_async.checkpoint import Checkpoint
+    from posjournal_async.config import Context
+    from posjournal_async.data import DataJournal
+    from posjournal_async.offsets import OffsetsJournal
+    from posjournal_async.payloads import Payload
+    from posjournal_async.sealed import SealedSections
+    from posjournal_async.tail import Tail
+
+__all__ = ["Refusal", "Writer"]
+
+# Items appended between two looks at the event loop, in a run that is longer.
+_RUN_SLICE = 1024
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """A call that waits until those before it are done: an append that found no room, or an exclusive operation.
+
+    Attributes:
+        result: What the caller waits for.
+        payloads: Items to append as soon as there is room for all of them; None for an exclusive operation.
+        length: Bytes of their records.
+        operation: The exclusive operation.
+        is_last: Whether it releases the journal, and so is carried out whatever has happened.
+    """
+
+    result: asyncio.Future[Any]
+    payloads: Sequence[Payload] | None = None
+    length: int = 0
+    operation: Callable[[], Awaitable[Any]] | None = None
+    is_last: bool = False
+
+
+class Writer:
+    """Writes what was appended, commits what somebody waits for, and carries out exclusive operations in turn.
+
+    Attributes:
+        durable: Every position below it is durable.
+        failure: What made the journal fail, or None.
+    """
+
+    def __init__(  # noqa: PLR0913 - the rooms it works in
+        self,
+        data: DataJournal,
+        offsets: OffsetsJournal,
+        checkpoint: Checkpoint,
+        sealed: SealedSections,
+        *,
+        context: Context,
+        partition: str,
+        durable: int,
+        on_failure: Callable[[], None],
+    ) -> None:
+        self._data = data
+        self._offsets = offsets
+        self._checkpoint = checkpoint
+        self._sealed = sealed
+        self._metrics = context.metrics
+        self._label = context.label
+        self._partition = partition
+        self._on_failure = on_failure
+        self._loop = asyncio.get_running_loop()
+        self.durable = durable
+        self.failure: BaseException | None = None
+        # Sizes that somebody asked for, and those who wait for them. The size stays asked for when all of them were
+        # cancelled: a sync that was started is finished.
+        self._wanted_data = 0
+        self._wanted_all = 0
+        self._wait_data: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._wait_all: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._turns: deque[_Turn] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._is_shut = False
+        self._let_in()
+
+    # What callers ask for.
+
+    async def append(self, payloads: Sequence[Payload]) -> int:
+        """Append items as one run, waiting for room or for a turn if need be; return the position of the last.
+
+        Sections that this fills are sealed on return.
+
+        Raises:
+            SizeOverflow: The journal would be larger than 2**64 - 1 items; nothing was appended.
+            JournalFailed: The journal failed before.
+        """
+        self.check_sound()
+        length = sum(len(payload) for payload, _ in payloads) + RECORD_HEAD_LENGTH * len(payloads)
+        if self._turns or len(payloads) > _RUN_SLICE or not self._data.has_room_for(length):
+            last = await self._take_turn(payloads, length)
+        else:
+            last = self._put(payloads)
+            if len(self._data.tail.buffer) >= PIECE:
+                self._kick()
+                await asyncio.sleep(0)  # a loop of appends that never wait would starve everybody else
+        sealed = (last + 1) // self._data.items_per_section * self._data.items_per_section
+        if sealed > last + 1 - len(payloads):
+            await self.sealed(sealed)
+        return last
+
+    async def sealed(self, size: int) -> None:
+        """Return when the section that ends at `size` is sealed."""
+        await self._wait(self._wait_all, size, self._checkpoint.slot.durable)
+
+    async def data_durable(self) -> None:
+        """Return when everything appended before the call is durable."""
+        self.check_sound()
+        size = self._data.size
+        if size > self.durable:
+            self._wanted_data = max(self._wanted_data, size)
+            await self._wait(self._wait_data, size, self.durable)
+
+    async def all_durable(self) -> None:
+        """Return when everything appended before the call is durable, indexed, and vouched for by the checkpoint."""
+        self.check_sound()
+        size = self._data.size
+        if size > self._checkpoint.slot.durable:
+            self._wanted_all = max(self._wanted_all, size)
+            await self._wait(self._wait_all, size, self._checkpoint.slot.durable)
+
+    async def exclusively(self, operation: Callable[[], Awaitable[Any]], *, is_last: bool = False) -> Any:
+        """Carry out an operation with nothing beside it, after everything that came before; return what it returns.
+
+        A caller that is cancelled before the operation begins has cancelled it, unless it is the last.
+        """
+        if not is_last:
+            self.check_sound()
+        turn = _Turn(self._loop.create_future(), operation=operation, is_last=is_last)
+        self._enqueue(turn)
+        return await turn.result
+
+    def shut(self) -> None:
+        """Let nobody append any more without asking, and asking is refused by the journal: it is being closed."""
+        self._is_shut = True
+        self._let_in()
+
+    def check_sound(self) -> None:
+        """Raise what an operation that changes something gets from a journal that failed.
+
+        Raises:
+            JournalFailed: It failed.
+        """
+        if self.failure is not None:
+            raise JournalFailed(self._partition, self.failure)
+
+    def fail(self, cause: BaseException) -> None:
+        """Refuse everything from now on. Everybody who waits gets the cause, those in the queue that it has failed."""
+        if self.failure is not None:
+            return
+        self.failure = cause
+        self._let_in()
+        for waiters in (self._wait_data, self._wait_all):
+            for _, future in waiters:
+                _refuse(future, self._error_of(cause))
+            waiters.clear()
+        last = [turn for turn in self._turns if turn.is_last]
+        for turn in self._turns:
+            if not turn.is_last:
+                _refuse(turn.result, JournalFailed(self._partition, cause))
+        self._turns = deque(last)
+        self._metrics.count("failures", 1, self._label)
+        self._on_failure()
+
+    # What exclusive operations are made of.
+
+    async def commit_all(self) -> None:
+        """Make everything appended durable, indexed, and vouched for by the checkpoint."""
+        while self._data.oldest.is_full:
+            await self._seal()
+        await self._commit_all()
+
+    def discard(self, size: int) -> None:
+        """Take back what is durable, and let those go who wait for items from `size` on: there are none any more."""
+        self.durable = size
+        self._wanted_data = min(self._wanted_data, size)
+        self._wanted_all = min(self._wanted_all, size)
+        for waiters in (self._wait_data, self._wait_all):
+            for _, future in waiters:
+                _resolve(future, None)
+            waiters.clear()
+
+    # The task.
+
+    def _kick(self) -> None:
+        if self._task is None:
+            self._task = self._loop.create_task(self._run(), name=f"posjournal writer of {self._partition}")
+
+    async def _run(self) -> None:
+        """Do what there is to do, then end.
+
+        Each pass does at most one commit and one exclusive operation, so neither keeps the other waiting for ever.
+        """
+        try:
+            while self._has_work():
+                try:
+                    await self._pass()
+                except Exception as error:  # noqa: BLE001 - it is latched, and given to everybody it concerns
+                    self.fail(error)
+        except BaseException as error:
+            # The event loop is being torn down, or the program interrupted: what is on disk is for recovery to say.
+            self.fail(error)
+            for turn in self._turns:
+                _refuse(turn.result, JournalFailed(self._partition, error))
+            self._turns.clear()
+            raise
+        finally:
+            self._task = None
+
+    def _has_work(self) -> bool:
+        if self._turns:
+            return True
+        return self.failure is None and (
+            self._data.oldest.is_full
+            or self._wanted_all > self._checkpoint.slot.durable
+            or self._wanted_data > self.durable
+            or len(self._data.oldest.buffer) >= PIECE
+        )
+
+    async def _pass(self) -> None:
+        data = self._data
+        if self.failure is None:
+            if data.oldest.is_full:
+                await self._seal()
+            elif self._wanted_all > self._checkpoint.slot.durable:
+                await self._commit_all()
+            elif self._wanted_data > self.durable:
+                await self._commit_data()
+            elif len(data.oldest.buffer) >= PIECE or (self._turns and self._turns[0].payloads is not None):
+                await self._write()
+            self._admit()
+        if self._turns and self._turns[0].operation is not None:
+            await self._carry_out(self._turns[0])
+        self._let_in()
+
+    async def _write(self) -> None:
+        """Hand what is buffered to the storage."""
+        tail = self._data.oldest
+        await self._create(tail)
+        self._metrics.count("bytes_written", len(tail.buffer), self._label)
+        await self._data.write(tail)
+
+    async def _commit_data(self) -> None:
+        """Make what is buffered durable: one write, one fsync, whoever waits for it."""
+        tail = self._data.oldest
+        await self._create(tail)
+        self._metrics.count("bytes_written", len(tail.buffer), self._label)
+        self._became_durable(await self._data.write_durably(tail))
+
+    async def _commit_all(self) -> None:
+        """Make what is buffered durable, and its offsets; then let the checkpoint vouch for both."""
+        tail = self._data.oldest
+        size = tail.size
+        if tail.blob is not None or tail.buffer:
+            await self._create(tail)
+            self._metrics.count("bytes_written", len(tail.buffer), self._label)
+            await self._sync_both(tail)
+        await self._checkpoint.store(durable=size, boundary=self._checkpoint.slot.boundary)
+        self._release(self._wait_all, size)
+
+    async def _sync_both(self, tail: Tail) -> None:
+        """Sync data and offsets at the same time.
+
+        The offsets may become durable first: recovery believes nothing that they say about an unsealed section.
+        """
+        failures: list[BaseException] = []
+
+        async def sync_data() -> None:
+            try:
+                self._became_durable(await self._data.write_durably(tail))
+            except Exception as error:  # noqa: BLE001 - raised below, as itself and not in a group
+                failures.append(error)
+
+        async def sync_offsets() -> None:
+            try:
+                await self._offsets.sync(tail)
+            except Exception as error:  # noqa: BLE001 - raised below, as itself and not in a group
+                failures.append(error)
+
+        async with anyio.create_task_group() as both:
+            both.start_soon(sync_data)
+            both.start_soon(sync_offsets)
+        if failures:
+            raise failures[0]
+
+    async def _seal(self) -> None:
+        """Commit the oldest section as a whole, and keep it for reading."""
+        await self._commit_all()
+        tail = self._data.seal_oldest()
+        assert tail.blob is not None
+        assert tail.index is not None
+        self._sealed.keep(SealedSection(tail.header, tail.blob, tail.starts, tail.end))
+        await tail.index.close()
+        self._metrics.count("sections_sealed", 1, self._label)
+
+    async def _create(self, tail: Tail) -> None:
+        """Make the blobs of a section if they are missing; the one before it is sealed."""
+        if tail.blob is None:
+            await self._data.create(tail)
+        if tail.index is None:
+            await self._offsets.create(tail)
+
+    async def _carry_out(self, turn: _Turn) -> None:
+        """Carry out the operation at the head of the queue, where it stays meanwhile so that nothing slips in."""
+        assert turn.operation is not None
+        try:
+            if turn.is_last or not turn.result.done():  # else it was cancelled before it began
+                _resolve(turn.result, await turn.operation())
+        except Refusal as refusal:
+            _refuse(turn.result, refusal.error)
+        except BaseException as error:
+            _refuse(turn.result, self._error_of(error))
+            raise
+        finally:
+            if self._turns and self._turns[0] is turn:
+                self._turns.popleft()
+
+    # Appends.
+
+    def _put(self, payloads: Sequence[Payload]) -> int:
+        size = self._data.size + len(payloads)
+        if size > LARGEST_SIZE:
+            raise SizeOverflow(size)
+        try:
+            last = self._data.append_run(payloads)
+        except BaseException as error:
+            self.fail(error)  # half a record may be in the buffer
+            raise
+        if self._data.oldest.is_full:
+            self._kick()
+        self._let_in()
+        return last
+
+    def _admit(self) -> None:
+        """Let appends in that wait, in their order, as far as there is room."""
+        while self._turns:
+            turn = self._turns[0]
+            if turn.payloads is None or not self._data.has_room_for(turn.length):
+                return
+            self._turns.popleft()
+            if turn.result.done():  # cancelled: it takes no position
+                continue
+            try:
+                _resolve(turn.result, self._put(turn.payloads))
+            except SizeOverflow as overflow:
+                _refuse(turn.result, overflow)
+
+    async def _append_long(self, payloads: Sequence[Payload]) -> int:
+        """Append a run that is too long for one go, slice by slice; it becomes visible as a whole."""
+        size = self._data.size + len(payloads)
+        if size > LARGEST_SIZE:
+            raise Refusal(SizeOverflow(size))
+        last = -1
+        self._data.hold_size()
+        try:
+            for start in range(0, len(payloads), _RUN_SLICE):
+                part = payloads[start : start + _RUN_SLICE]
+                length = sum(len(payload) for payload, _ in part) + RECORD_HEAD_LENGTH * len(part)
+                while not self._data.has_room_for(length):
+                    await (self._seal() if self._data.oldest.is_full else self._write())
+                last = self._put(part)
+                await asyncio.sleep(0)
+        finally:
+            self._data.show_size()
+        return last
+
+    async def _take_turn(self, payloads: Sequence[Payload], length: int) -> int:
+        if len(payloads) > _RUN_SLICE:
+            last: int = await self.exclusively(lambda: self._append_long(payloads))
+            return last
+        turn = _Turn(self._loop.create_future(), payloads, length)
+        self._enqueue(turn)
+        position: int = await turn.result
+        return position
+
+    def _enqueue(self, turn: _Turn) -> None:
+        self._turns.append(turn)
+        self._let_in()
+        self._kick()
+
+    def _let_in(self) -> None:
+        """Let appends go ahead without asking, unless there is a reason why they have to ask."""
+        self._data.let_in(is_open=not (self._turns or self._is_shut or self.failure is not None))
+
+    # Waiting.
+
+    def _error_of(self, cause: BaseException) -> Exception:
+        """Return what a waiter gets.
+
+        An error of its own, since one that many tasks raise would collect their tracebacks. A cancellation or an
+        interruption of the writer is not one of the waiter.
+        """
+        if not isinstance(cause, Exception):
+            return JournalFailed(self._partition, cause)
+        twin = copy.copy(cause)
+        twin.__cause__ = cause
+        return twin
+
+    async def _wait(self, waiters: deque[tuple[int, asyncio.Future[None]]], size: int, reached: int) -> None:
+        if reached >= size:
+            return
+        self.check_sound()
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiters.append((size, future))
+        self._kick()
+        await future
+
+    def _became_durable(self, size: int) -> None:
+        self._metrics.count("commits", 1, self._label)
+        self._metrics.count("items_committed", size - self.durable, self._label)
+        self.durable = size
+        released = self._release(self._wait_data, size)
+        self._metrics.observe("commit_waiters", released, self._label)
+
+    def _release(self, waiters: deque[tuple[int, asyncio.Future[None]]], size: int) -> int:
+        count = 0
+        while waiters and waiters[0][0] <= size:
+            _resolve(waiters.popleft()[1], None)
+            count += 1
+        return count
+
+
+class Refusal(Exception):
+    """An exclusive operation refused before it changed anything: the journal is as it was.
+
+    Attributes:
+        error: What its caller gets.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _resolve(future: asyncio.Future[Any], value: object) -> None:
+    if not future.done():  # else its waiter was cancelled
+        future.set_result(value)
+
+
+def _refuse(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # a waiter that is cancelled in this very moment never looks; the failure is latched

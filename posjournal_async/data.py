@@ -1,0 +1,199 @@
+"""The data journal: the items themselves, as records in one blob for each section. The source of truth."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from typing import TYPE_CHECKING
+
+from posjournal_async.format.header import Header, Kind
+from posjournal_async.storage.protocols import WritesDurably
+from posjournal_async.tail import LARGEST_SIZE, Tail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from posjournal_async.payloads import Payload
+    from posjournal_async.sections import Sections
+    from posjournal_async.storage.protocols import Blob
+
+__all__ = ["PIECE", "DataJournal"]
+
+# Bytes buffered before the writer is called: large enough that a hop to a thread costs nothing beside them, small
+# enough # that a loop of appends gives way to other tasks every millisecond or so.
+PIECE = 128 * 1024
+
+
+class DataJournal:
+    """The unsealed sections of a journal, oldest first: records go into the last, the writer empties the first.
+
+    Usually there is one. There are more while the writer still syncs a full section and appends go on in the next.
+
+    Attributes:
+        sections: The blobs.
+        items_per_section: Positions in a section.
+        tail: The section that the next record goes into.
+        generation: How often items were discarded from the end: who finds it changed looks again.
+    """
+
+    def __init__(  # noqa: PLR0913 - what is recorded in each header
+        self,
+        sections: Sections,
+        *,
+        journal_id: int,
+        items_per_section: int,
+        codec: str,
+        write_buffer: int,
+        tail: Tail | None,
+        size: int,
+    ) -> None:
+        self.sections = sections
+        self._journal_id = journal_id
+        self.items_per_section = items_per_section
+        self._codec = codec
+        self._write_buffer = write_buffer
+        self.tail = self._new_tail(size) if tail is None else tail
+        self._tails = deque([self.tail])
+        # Bytes that were appended to tails before the last one, and bytes of all tails that are in the storage; the
+        # difference, with those of the last one, is what waits.
+        self._appended_before = 0
+        self._landed = self.tail.end
+        self._is_open = False
+        self._held_size: int | None = None
+        self.generation = 0
+
+    # Sizes, in items and in bytes.
+
+    @property
+    def size(self) -> int:
+        """Position that the next append gets, as seen from outside: a run of appends under way does not show."""
+        return self.tail.size if self._held_size is None else self._held_size
+
+    @property
+    def oldest(self) -> Tail:
+        """The unsealed section that the writer works on."""
+        return self._tails[0]
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not in the storage yet."""
+        return self._appended_before + self.tail.end - self._landed
+
+    def has_room_for(self, length: int) -> bool:
+        """Say whether `length` bytes of records may be added now; anything may when nothing else waits."""
+        waiting = self.waiting
+        return waiting == 0 or waiting + length <= self._write_buffer
+
+    def unsealed(self, section: int) -> Tail | None:
+        """Return a section that is not sealed, or None if it is."""
+        if section == self.tail.header.section:
+            return self.tail
+        for tail in self._tails:
+            if tail.header.section == section:
+                return tail
+        return None
+
+    # Who may append without asking.
+
+    def let_in(self, *, is_open: bool) -> None:
+        """Say whether an append may go ahead without asking, and set how far it may go."""
+        self._is_open = is_open
+        tail = self.tail
+        if not is_open or LARGEST_SIZE - tail.size <= PIECE:  # a piece holds fewer items than bytes
+            tail.limit = 0
+            return
+        room = self._write_buffer - self.waiting
+        piece = tail.handed + PIECE
+        tail.limit = min(tail.end + room, piece if tail.end < piece else tail.end + PIECE)
+
+    def hold_size(self) -> None:
+        """Show the size as it is now until `show_size`: what is appended meanwhile becomes visible as one."""
+        self._held_size = self.tail.size
+
+    def show_size(self) -> None:
+        """Show everything that was appended."""
+        self._held_size = None
+
+    # Appending: synchronous, no await from taking a position to buffering its bytes.
+
+    def append(self, payload: bytes, *, compressed: bool = False) -> int:
+        """Add a record and return its position. Whether there is room for it is the caller's to know."""
+        position = self.tail.append(payload, compressed=compressed)
+        if position + 1 == self.tail.stop:
+            self.open_next()
+        return position
+
+    def append_run(self, payloads: Sequence[Payload]) -> int:
+        """Add records one after the other and return the position of the last."""
+        position = -1
+        for payload, compressed in payloads:
+            position = self.append(payload, compressed=compressed)
+        return position
+
+    def open_next(self) -> None:
+        """Let appends go on in the next section; the full one stays until it is sealed."""
+        full = self.tail
+        self._appended_before += full.end
+        self.tail = self._new_tail(full.stop)
+        self._landed += self.tail.end  # where it begins is no record's byte
+        self._tails.append(self.tail)
+        self.let_in(is_open=self._is_open)
+
+    # Writing: one call at a time, by the writer.
+
+    async def write(self, tail: Tail) -> None:
+        """Write what is buffered of a section; the blob has been created."""
+        assert tail.blob is not None
+        if tail.buffer:
+            await tail.blob.write_at(tail.written, tail.take_off())
+            self._landed += tail.land()
+
+    async def write_durably(self, tail: Tail) -> int:
+        """Write what is buffered of a section and make all of it durable; return the size that is durable then."""
+        assert tail.blob is not None
+        blob = tail.blob
+        size = tail.size
+        if not tail.buffer:
+            await blob.sync()
+        elif isinstance(blob, WritesDurably):
+            await blob.write_durably_at(tail.written, tail.take_off())
+            self._landed += tail.land()
+        else:
+            await blob.write_at(tail.written, tail.take_off())
+            self._landed += tail.land()
+            await blob.sync()
+        return size
+
+    async def create(self, tail: Tail) -> None:
+        """Make the blob of a section, durably, before the first record is written to it."""
+        tail.blob = await self.sections.create(tail.header)
+
+    def seal_oldest(self) -> Tail:
+        """Take the oldest section, full and durable, out of the unsealed ones."""
+        return self._tails.popleft()
+
+    # Cutting.
+
+    def cut(self, size: int, tail: Tail | None) -> None:
+        """Go on at `size`, in `tail` or in a section that is to be created. Nothing may wait to be written."""
+        self.generation += 1
+        self.tail = self._new_tail(size) if tail is None else tail
+        self._tails = deque([self.tail])
+        self._appended_before = 0
+        self._landed = self.tail.end
+        self.let_in(is_open=self._is_open)
+
+    def _new_tail(self, size: int) -> Tail:
+        section = size // self.items_per_section
+        header = Header(
+            Kind.DATA, self._journal_id, section, self.items_per_section, size, secrets.randbits(32), self._codec
+        )
+        return Tail(header)
+
+    async def remove(self, sections: Iterable[int]) -> None:
+        """Remove the blobs of sections in the order given, durably."""
+        await self.sections.remove(sections)
+
+    def blobs(self) -> list[Blob]:
+        """Return the blobs that are open for writing, those of the offsets included."""
+        return [blob for tail in self._tails for blob in (tail.blob, tail.index) if blob is not None]

@@ -1,0 +1,128 @@
+"""One item in a data blob: a word, a checksum that binds it to its position, the payload."""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+
+from crc32c import crc32c
+
+__all__ = [
+    "COMPRESSED",
+    "LENGTH_MASK",
+    "RECORD_HEAD",
+    "RECORD_HEAD_LENGTH",
+    "RecordFault",
+    "Records",
+    "checksum",
+    "parse_record",
+    "parse_records",
+    "record_of",
+]
+
+COMPRESSED = 0x8000_0000
+LENGTH_MASK = 0x7FFF_FFFF
+
+RECORD_HEAD = struct.Struct("<II")
+RECORD_HEAD_LENGTH = RECORD_HEAD.size
+
+_U32 = 0xFFFF_FFFF
+
+
+def checksum(payload: bytes | memoryview, salt: int, position: int, word: int) -> int:
+    """Return the checksum of a record's payload, bound to its blob, its position and its word.
+
+    Each step of a CRC is a bijection of its register, so two different seeds never give the same checksum for the
+    same payload: a record cannot pass for one at another position of its blob.
+    """
+    return crc32c(payload, (salt ^ position ^ word) & _U32)
+
+
+def record_of(payload: bytes, salt: int, position: int, *, compressed: bool = False) -> bytes:
+    """Return the record of a payload of at most 2**31 - 2 bytes."""
+    word = len(payload) + 1 | (COMPRESSED if compressed else 0)
+    return RECORD_HEAD.pack(word, checksum(payload, salt, position, word)) + payload
+
+
+def parse_record(record: bytes, salt: int, position: int) -> tuple[bytes, bool] | None:
+    """Return the payload of exactly one record and whether it is compressed, or None if it is not that record."""
+    if len(record) < RECORD_HEAD_LENGTH:
+        return None
+    word, crc = RECORD_HEAD.unpack_from(record)
+    payload = record[RECORD_HEAD_LENGTH:]
+    if (word & LENGTH_MASK) != len(payload) + 1 or checksum(payload, salt, position, word) != crc:
+        return None
+    return payload, word >= COMPRESSED
+
+
+class RecordFault(enum.Enum):
+    """Why parsing stopped before the end of the bytes."""
+
+    SHORT = "a record that goes on behind these bytes"
+    BAD = "bytes that are not the record of this position"
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What a run of bytes holds.
+
+    Attributes:
+        payloads: The payloads, in order.
+        compressed: Indices in `payloads` of those that are compressed.
+        ends: Where each record ends, in bytes from the start of the run.
+        fault: Why parsing stopped, or None at the end of the bytes or at `most` records.
+        needed: Bytes of the run that the next record needs, at least; a claim of the bytes, not checked.
+    """
+
+    payloads: list[bytes]
+    compressed: list[int]
+    ends: list[int]
+    fault: RecordFault | None
+    needed: int
+
+
+def parse_records(run: bytes, salt: int, position: int, most: int, start: int = 0) -> Records:
+    """Parse records one after the other until the bytes end, `most` are found, or one does not check out.
+
+    Args:
+        run: The bytes.
+        salt: Salt of the blob.
+        position: Position of the first record.
+        most: Records to parse at most.
+        start: Where in `run` the first record begins.
+    """
+    payloads: list[bytes] = []
+    compressed: list[int] = []
+    ends: list[int] = []
+    unpack = RECORD_HEAD.unpack_from
+    length = len(run)
+    at = start
+    fault = None
+    needed = 0
+    for expected in range(position, position + most):
+        body = at + RECORD_HEAD_LENGTH
+        if body > length:
+            if at < length:
+                fault = RecordFault.SHORT
+            needed = body
+            break
+        word, crc = unpack(run, at)
+        end = body + (word & LENGTH_MASK) - 1
+        if end < body:  # a length of -1: zeros
+            fault = RecordFault.BAD
+            break
+        if end > length:
+            fault = RecordFault.SHORT
+            needed = end
+            break
+        payload = run[body:end]
+        if crc32c(payload, (salt ^ expected ^ word) & _U32) != crc:
+            fault = RecordFault.BAD
+            break
+        if word >= COMPRESSED:
+            compressed.append(len(payloads))
+        payloads.append(payload)
+        ends.append(end)
+        at = end
+    return Records(payloads, compressed, ends, fault, needed)

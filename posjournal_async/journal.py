@@ -1,0 +1,742 @@
+"""The journal: what a service holds in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from operator import index
+from pathlib import Path
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Generic
+from weakref import WeakSet
+
+from typing_extensions import TypeVar
+
+from posjournal_async.commit import Refusal, Writer
+from posjournal_async.config import Config, Context
+from posjournal_async.data import DataJournal
+from posjournal_async.errors import (
+    EmptyAppend,
+    InvalidRewind,
+    ItemOutOfRange,
+    ItemPruned,
+    JournalClosed,
+    JournalFailed,
+    SizeOverflow,
+)
+from posjournal_async.format.record import RECORD_HEAD_LENGTH
+from posjournal_async.opening import Opened, open_at_size, open_existing
+from posjournal_async.payloads import Payloads
+from posjournal_async.reader import Reader
+from posjournal_async.replay import Snapshot, replay, replay_batches
+from posjournal_async.sealed import SealedSections
+from posjournal_async.storage.file import FileStorage
+from posjournal_async.tail import LARGEST_SIZE, Tail
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Sequence
+    from types import TracebackType
+
+    from posjournal_async.payloads import Payload
+    from posjournal_async.recovery import RecoveryReport
+
+__all__ = ["Journal"]
+
+T = TypeVar("T", default=Any)
+
+_DEFAULT_BUFFER = 256 * 1024
+
+# Items encoded or read between two looks at the event loop, in a call that takes many.
+_BATCH = 256
+
+
+class Journal(Generic[T]):
+    """An append-only journal of items at dense positions, for one writer, on one event loop.
+
+    Any number of tasks may use it at once. What has not been synced may be lost in a crash, from the end and never from
+    the middle; what `sync_data` or `sync` returned for is there after any crash, at the position that `append` gave it.
+
+    Made by `init`, `init_at_size`, `init_sync` or `open`, and closed by `close` or by leaving `async with`. Using it
+    from another event loop or thread, or in a forked child, raises `RuntimeError`. After `close` every call raises
+    `JournalClosed`. After a write, an fsync or a removal failed the journal has *failed*: what would change it raises
+    `JournalFailed`, reads below the durable size go on, and opening it again recovers.
+
+    Example:
+        >>> import asyncio
+        >>> from posjournal_async import Config, Context, Journal, MemoryStorage
+        >>> async def main() -> None:
+        ...     async with await Journal.init(Context(MemoryStorage()), Config(partition="orders")) as journal:
+        ...         position = await journal.append({"order": 7, "state": "paid"})
+        ...         await journal.sync_data()
+        ...         print(position, await journal.read(position))
+        ...         async for position, item in journal.replay(0):
+        ...             print(position, item["state"])
+        >>> asyncio.run(main())
+        0 {'order': 7, 'state': 'paid'}
+        0 paid
+    """
+
+    def __init__(self, context: Context, config: Config[T], opened: Opened) -> None:
+        """Assemble a journal from its open parts; services call `init`."""
+        self._context = context
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._is_running = self._loop.is_running
+        self._thread = get_ident()
+        self._recovery = opened.report
+        self._lock = opened.lock
+        self._checkpoint = opened.checkpoint
+        self._offsets = opened.offsets
+        slot = opened.checkpoint.slot
+        self._boundary = slot.boundary
+        self._payloads = Payloads(config)
+        self._data = DataJournal(
+            opened.sections,
+            journal_id=slot.journal_id,
+            items_per_section=slot.items_per_section,
+            codec=slot.codec,
+            write_buffer=config.write_buffer,
+            tail=opened.tail,
+            size=slot.durable,
+        )
+        self._sealed = SealedSections(
+            opened.sections,
+            opened.offsets,
+            journal_id=slot.journal_id,
+            items_per_section=slot.items_per_section,
+            first_of=self._first_of,
+            most=config.max_open_blobs,
+        )
+        self._reader = Reader(self._data, self._sealed)
+        self._writer = Writer(
+            self._data,
+            self._offsets,
+            self._checkpoint,
+            self._sealed,
+            context=context,
+            partition=config.partition,
+            durable=slot.durable,
+            on_failure=self._limit_snapshots,
+        )
+        self._snapshots: WeakSet[Snapshot] = WeakSet()
+        self._closing: asyncio.Task[None] | None = None
+        _journals.add(self)
+        if not opened.report.clean:
+            context.metrics.count("recoveries", 1, context.label)
+
+    # Opening.
+
+    @classmethod
+    async def init(cls, context: Context, config: Config[T]) -> Journal[T]:
+        """Open a journal, creating it if it is missing, and repair what a crash left.
+
+        Everything that it shows is durable when this returns. Cancelling stops the waiting; the opening is then
+        finished and undone behind the scenes, and the lock is free after that.
+
+        Raises:
+            Corruption: What is stored is not what was written, and no crash explains it; nothing was changed.
+            InvalidConfiguration: The journal was made with another `items_per_section` or codec.
+            JournalLocked: Somebody has it open.
+            StorageError: The storage failed.
+        """
+        return await _opened(cls._init(context, config))
+
+    @classmethod
+    async def _init(cls, context: Context, config: Config[T]) -> Journal[T]:
+        return cls(context, config, await open_existing(context, config))
+
+    @classmethod
+    async def init_at_size(cls, context: Context, config: Config[T], size: int) -> Journal[T]:
+        """Replace whatever exists by an empty journal whose next append gets position `size`.
+
+        All positions below `size` count as pruned. A crash inside leaves the old journal whole, or a reset that the
+        next `init` finishes.
+
+        Args:
+            context: What the journal runs on.
+            config: How it is kept; `items_per_section` and codec may differ from those of what is replaced.
+            size: Size in items, `0 <= size < 2**64 - 1`.
+
+        Raises:
+            SizeOverflow: `size` is 2**64 - 1 or more.
+            JournalLocked: Somebody has it open.
+            StorageError: The storage failed.
+        """
+        if _count(size, "size") >= LARGEST_SIZE:
+            raise SizeOverflow(size)
+        return await _opened(cls._init_at_size(context, config, size))
+
+    @classmethod
+    async def _init_at_size(cls, context: Context, config: Config[T], size: int) -> Journal[T]:
+        return cls(context, config, await open_at_size(context, config, size))
+
+    @classmethod
+    async def init_sync(cls, context: Context, config: Config[T], positions: range) -> Journal[T]:
+        """Open a journal to receive the items of `positions` from somebody who has them.
+
+        What it holds of them is kept: items before the section of `positions.start` are pruned, items from
+        `positions.stop` on are discarded. A journal that is empty, ends at or before the start, or begins after it, is
+        reset to the start.
+
+        Args:
+            context: What the journal runs on.
+            config: How it is kept.
+            positions: A range with step 1 that is not empty.
+
+        Raises:
+            ValueError: The range is empty, negative, or has another step.
+        """
+        if not positions or positions.step != 1 or positions.start < 0:
+            raise ValueError(f"positions: expected a range of at least one position with step 1, found {positions}")
+        journal = await cls.init(context, config)
+        try:
+            bounds = journal.bounds()
+            if bounds.start <= positions.start < bounds.stop:
+                await journal.prune(positions.start)
+                await journal.rewind(min(positions.stop, bounds.stop))
+                return journal
+        except BaseException:
+            await journal.close()
+            raise
+        await journal.close()
+        return await cls.init_at_size(context, config, positions.start)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], **config: Any) -> Opening[Any]:
+        """Open a journal in files: `async with Journal.open("./data/orders") as journal`.
+
+        The last part of the path is the partition, the rest the root of a `FileStorage`. The keywords are those of
+        `Config`. What comes back can be entered, or awaited for a journal that its holder closes.
+        """
+        place = Path(path)
+        return Opening(Context(FileStorage(place.parent)), Config(partition=place.name, **config))
+
+    # Appending.
+
+    async def append(self, item: T) -> int:
+        """Append an item and return its position.
+
+        The item can be read at once, and survives a crash when a `sync_data` or `sync` that was called afterwards has
+        returned. Waits only when the write buffer is full, and when the item filled its section, which is then synced
+        before this returns. A cancelled append either took its position, completely, or took none.
+
+        Raises:
+            CodecError: The codec refused the item; nothing was appended.
+            ItemTooLarge: It is longer than `Config.max_item_size` when encoded; nothing was appended.
+            SizeOverflow: The journal has 2**64 - 1 items; nothing was appended.
+            StorageError: The section that it filled could not be synced; the journal has failed.
+        """
+        self._check_here()
+        payload = self._payloads.encode(item)
+        # The straight way, one synchronous step: nothing is in the way, there is room, and the section does not get
+        # full. # Writer.append does the same with all questions asked.
+        data = self._data
+        tail = data.tail
+        if tail.end + RECORD_HEAD_LENGTH + len(payload[0]) <= tail.limit and tail.size + 1 < tail.stop:
+            try:
+                return tail.append(payload[0], compressed=payload[1])
+            except BaseException as error:
+                self._writer.fail(error)
+                raise
+        self._check_open()
+        return await self._writer.append([payload])
+
+    async def append_many(self, items: Iterable[T]) -> int:
+        """Append items at consecutive positions and return the last one.
+
+        All items are encoded before the first is appended, and no other append comes between them. A crash may keep a
+        prefix of them. A cancelled call either took all their positions or none.
+
+        Raises:
+            EmptyAppend: There is no item.
+            AppendError, CodecError, StorageError: As `append`; nothing was appended unless it was a `StorageError`.
+        """
+        self._check_here()
+        self._check_open()
+        payloads: list[Payload] = []
+        for item in items:
+            payloads.append(self._payloads.encode(item))
+            if len(payloads) % _BATCH == 0:
+                await asyncio.sleep(0)
+        if not payloads:
+            raise EmptyAppend
+        self._check_open()
+        return await self._writer.append(payloads)
+
+    # Reading.
+
+    async def read(self, position: int) -> T:
+        """Return the item at a position, synced or not.
+
+        Raises:
+            ItemOutOfRange: `position` is not below the size.
+            ItemPruned: `position` is below the pruning boundary.
+            Corruption: The record is not what was written; nothing was changed.
+            CodecError: The codec or the decompression refused the bytes.
+            JournalFailed: The journal has failed, and the position is not below the durable size.
+        """
+        self._check_here()
+        position = _count(position, "position")
+        while True:
+            self._check_readable(position)
+            payload = self._reader.payload_at_once(position)
+            if payload is None:
+                payload = await self._reader.payload(position)
+            if payload is not None:
+                return self._payloads.decode(payload, position)
+
+    async def read_many(self, positions: Sequence[int]) -> list[T]:
+        """Return the items at strictly increasing positions; none for none.
+
+        Raises:
+            ValueError: The positions do not increase.
+            PositionError, Corruption, CodecError, JournalFailed: As `read`, for the first position that is concerned.
+        """
+        self._check_here()
+        self._check_open()
+        wanted = [_count(position, "position") for position in positions]
+        for before, after in pairwise(wanted):
+            if before >= after:
+                raise ValueError(f"positions: expected each to be larger than the one before, found {before}, {after}")
+        for position in wanted[-1:] + wanted[:1]:
+            self._check_readable(position)
+        items = []
+        for number, position in enumerate(wanted, 1):
+            items.append(await self.read(position))
+            if number % _BATCH == 0:
+                await asyncio.sleep(0)
+        return items
+
+    def replay(self, start: int, buffer: int = _DEFAULT_BUFFER) -> AsyncGenerator[tuple[int, T], None]:
+        """Stream the items from `start` to the size that the journal has now, each with its position.
+
+        The bounds are checked by this call, not at the first item. What is appended later is not in the stream. A prune
+        or a rewind that removes what has not been given out yet ends the stream with an error; it never gives out a
+        wrong, repeated or skipped item. Reading is ahead of the consumer by at most `buffer` bytes, plus one item.
+
+        Args:
+            start: First position; equal to the size it is an empty stream.
+            buffer: Bytes of read-ahead, at least 1.
+
+        Raises:
+            ItemOutOfRange: `start` is beyond the size; or in the stream, the position was discarded by `rewind`.
+            ItemPruned: `start` is below the pruning boundary; or in the stream, the position was pruned.
+            Corruption, CodecError, StorageError: In the stream, at the position concerned, which ends it.
+        """
+        snapshot, buffer = self._snapshot(start, buffer)
+        return replay(self._reader, self._payloads, snapshot, self._data.items_per_section, buffer)
+
+    def replay_batches(self, start: int, buffer: int = _DEFAULT_BUFFER) -> AsyncGenerator[tuple[int, list[T]], None]:
+        """Stream the items as `replay` does, in lists with the position of the first item in each; cheaper per item.
+
+        A list holds what a third of `buffer` bytes hold, at least one item, and all of one section.
+        """
+        snapshot, buffer = self._snapshot(start, buffer)
+        return replay_batches(self._reader, self._payloads, snapshot, self._data.items_per_section, buffer)
+
+    def _snapshot(self, start: int, buffer: int) -> tuple[Snapshot, int]:
+        self._check_here()
+        self._check_open()
+        start = _count(start, "start")
+        if _count(buffer, "buffer") < 1:
+            raise ValueError(f"buffer: expected at least 1 byte, found {buffer}")
+        size = self._data.size
+        if start > size:
+            raise ItemOutOfRange(start, size)
+        if start < self._boundary:
+            raise ItemPruned(start, self._boundary)
+        snapshot = Snapshot(start, size, self._check_snapshot)
+        if self._writer.failure is not None:
+            snapshot.lower(self._writer.durable)
+        self._snapshots.add(snapshot)
+        return snapshot, buffer
+
+    # Removing.
+
+    async def prune(self, min_position: int) -> bool:
+        """Remove sections whose items all lie below `min_position`, and say whether there were any.
+
+        Capped at the size, and rounded down to the start of a section. Everything retained is durable before anything
+        is removed. Durable when it returns, and the space is back. A cancelled prune does not happen, or is finished
+        behind the scenes.
+
+        Raises:
+            StorageError: The storage failed, and with it the journal.
+        """
+        self._check_here()
+        self._check_open()
+        removed: bool = await self._writer.exclusively(partial(self._prune, _count(min_position, "min_position")))
+        return removed
+
+    async def _prune(self, min_position: int) -> bool:
+        """Carry out a prune: what is retained is durable, then the boundary, then data goes before offsets."""
+        ips = self._data.items_per_section
+        old = self._boundary
+        boundary = min(min_position, self._data.size) // ips * ips
+        if boundary <= old:
+            return False
+        await self._writer.commit_all()
+        await self._checkpoint.store(durable=self._data.size, boundary=boundary)
+        self._boundary = boundary  # nobody opens a section below it from here on
+        sections = range(old // ips, boundary // ips)
+        await self._sealed.forget(sections)
+        await self._data.remove(sections)
+        await self._offsets.remove(sections)
+        self._context.metrics.count("sections_pruned", len(sections), self._context.label)
+        return True
+
+    async def rewind(self, size: int) -> None:
+        """Discard items from the end, so that the next append gets position `size`.
+
+        Durable when it returns; no position yields a discarded item after that, nor after any crash. A crash inside
+        leaves a size between `size` and the old one. A cancelled rewind does not happen, or is finished behind the
+        scenes.
+
+        Args:
+            size: New size in items, `boundary <= size <= size()`; equal to `size()` does nothing.
+
+        Raises:
+            InvalidRewind: `size` is larger than the journal.
+            ItemPruned: `size` lies below the pruning boundary.
+            StorageError: The storage failed, and with it the journal.
+        """
+        self._check_here()
+        self._check_open()
+        await self._writer.exclusively(partial(self._rewind, _count(size, "size")))
+
+    async def _rewind(self, size: int) -> None:
+        """Carry out a rewind: the checkpoint is lowered before what it vouches for is cut, data before offsets."""
+        old = self._data.size
+        if size > old:
+            raise Refusal(InvalidRewind(size, old))
+        if size < self._boundary:
+            raise Refusal(ItemPruned(size, self._boundary))
+        if size == old:
+            return
+        await self._writer.commit_all()
+        ips = self._data.items_per_section
+        section, last = size // ips, self._data.tail.header.section
+        tail = await self._tail_to_be(size)
+        await self._checkpoint.store(durable=size, boundary=self._boundary)
+        gone = self._data.blobs() if tail is None or tail.header.section != last else []
+        # From here on the discarded items are not shown, whatever happens.
+        self._data.cut(size, tail)
+        self._writer.discard(size)
+        for snapshot in self._snapshots:
+            snapshot.lower(size)
+        for blob in gone:
+            await blob.close()
+        removed = range(section if tail is None else section + 1, last + 1)
+        await self._sealed.forget(removed)
+        await self._data.remove(reversed(removed))
+        if tail is not None:
+            assert tail.blob is not None
+            await tail.blob.resize(tail.end)
+            await tail.blob.sync()
+        await self._offsets.remove(reversed(removed))
+        if tail is not None:
+            await self._offsets.cut(tail)
+        self._context.metrics.count("items_rewound", old - size, self._context.label)
+
+    async def _tail_to_be(self, size: int) -> Tail | None:
+        """Return the last section as it will be at `size`, with its blobs; None if it will have none."""
+        section = size // self._data.items_per_section
+        if size <= self._first_of(section):
+            return None
+        present = self._data.unsealed(section)
+        if present is not None:
+            header, starts, blob, offsets_blob = present.header, present.starts, present.blob, present.index
+        else:
+            sealed = await self._sealed.take(section)
+            header, starts, blob = sealed.header, sealed.starts, sealed.blob
+            offsets_blob = await self._offsets.reopen(header, starts)
+        count = size - header.first
+        tail = Tail(header, starts[:count], starts[count])
+        tail.blob, tail.index, tail.indexed = blob, offsets_blob, count
+        return tail
+
+    # Durability.
+
+    async def sync_data(self) -> None:
+        """Make durable every item whose append had returned before this call: they survive any crash.
+
+        Calls that overlap share one fsync of the data; nothing else is written. A cancelled call stops waiting, and the
+        commit goes on.
+
+        Raises:
+            StorageError: The data could not be synced, and the journal has failed. An fsync is never tried again.
+            JournalFailed: It had failed before.
+        """
+        self._check_here()
+        self._check_open()
+        await self._writer.data_durable()
+
+    async def sync(self) -> None:
+        """Do what `sync_data` does, and leave nothing for the next open to rebuild.
+
+        Data and offsets are synced at the same time, then the checkpoint.
+
+        Raises:
+            StorageError, JournalFailed: As `sync_data`.
+        """
+        self._check_here()
+        self._check_open()
+        await self._writer.all_durable()
+
+    commit = sync_data
+
+    # Looking.
+
+    def size(self) -> int:
+        """Return the position that the next append gets, in items; pruned items count."""
+        self._check_here()
+        self._check_open()
+        return self._data.size
+
+    def oldest_retained_pos(self) -> int | None:
+        """Return the position of the oldest item that can be read, or None if there is none."""
+        bounds = self.bounds()
+        return bounds.start if bounds else None
+
+    def bounds(self) -> range:
+        """Return the positions that can be read; its start is the pruning boundary also when there are none."""
+        self._check_here()
+        self._check_open()
+        return range(self._boundary, self._data.size)
+
+    def durable_size(self) -> int:
+        """Return the size up to which every item survives any crash."""
+        self._check_here()
+        self._check_open()
+        return min(self._writer.durable, self._data.size)
+
+    @property
+    def recovery(self) -> RecoveryReport:
+        """What opening found and repaired."""
+        return self._recovery
+
+    @property
+    def config(self) -> Config[T]:
+        """How the journal is kept."""
+        return self._config
+
+    # Ending.
+
+    async def close(self) -> None:
+        """Make everything durable, then release the files and the lock.
+
+        Every call after this one raises `JournalClosed`. Calls that are under way are finished first. A cancelled close is finished behind the scenes. Closing again
+        waits for the same end, and says the same.
+
+        Raises:
+            JournalFailed: The journal had failed; everything is released nevertheless.
+            StorageError: Something could not be made durable or released.
+        """
+        self._check_here()
+        if self._closing is None:
+            self._closing = self._end_with(self._close)
+        await asyncio.shield(self._closing)
+
+    aclose = close
+
+    async def destroy(self) -> None:
+        """Remove everything, then release the lock: nothing of the journal is left.
+
+        A crash inside leaves the journal whole, or one that the next `init` finds empty at size 0.
+
+        Raises:
+            JournalFailed: The journal has failed; open it again first.
+            StorageError: The storage failed.
+        """
+        self._check_here()
+        self._check_open()
+        self._writer.check_sound()
+        self._closing = self._end_with(self._destroy)
+        await asyncio.shield(self._closing)
+
+    def _end_with(self, operation: Any) -> asyncio.Task[None]:
+        self._writer.shut()
+        for snapshot in self._snapshots:
+            snapshot.lower(0)
+        ending = self._loop.create_task(self._writer.exclusively(operation, is_last=True))
+        ending.add_done_callback(_retrieve)
+        return ending
+
+    async def _close(self) -> None:
+        failure = self._writer.failure
+        try:
+            if failure is None:
+                await self._writer.commit_all()
+        finally:
+            await self._release()
+        if failure is not None:
+            raise Refusal(JournalFailed(self._config.partition, failure))
+
+    async def _destroy(self) -> None:
+        """Put the end on record, then remove data, offsets and checkpoint in that order."""
+        try:
+            self._writer.check_sound()
+            slot = self._checkpoint.slot
+            await self._checkpoint.write(replace(slot, sequence=slot.sequence + 1, durable=0, boundary=0, reset=0))
+            await self._close_blobs()
+            await self._data.sections.remove_all()
+            await self._offsets.remove_all()
+            await self._context.storage.remove(f"{self._config.partition}_checkpoint", None)
+        finally:
+            await self._release()
+
+    async def _close_blobs(self) -> None:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._sealed.close)
+            for blob in self._data.blobs():
+                stack.push_async_callback(blob.close)
+
+    async def _release(self) -> None:
+        """Release everything, whatever fails; the lock last, when no file is open any more."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._lock.release)
+            stack.push_async_callback(self._checkpoint.close)
+            stack.push_async_callback(self._close_blobs)
+
+    async def __aenter__(self) -> Journal[T]:
+        self._check_here()
+        self._check_open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.close()
+        except Exception as closing_error:
+            if error is None:
+                raise
+            error.add_note(f"closing the journal failed too: {closing_error}")
+
+    def __del__(self) -> None:
+        # An attribute that is missing: opening failed before there was anything to close.
+        if getattr(self, "_closing", self) is None:
+            warnings.warn(f"unclosed journal {self._config.partition!r}", ResourceWarning, source=self, stacklevel=2)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closing is not None else "failed" if self._writer.failure is not None else "open"
+        bounds = f"{self._boundary}..{self._data.size}"
+        return f"<Journal {self._config.partition!r} {bounds} {state}>"
+
+    # Checks.
+
+    def _check_here(self) -> None:
+        """Refuse use from where the journal was not opened: no part of it is safe there."""
+        if get_ident() != self._thread or not self._is_running():
+            raise RuntimeError(
+                "journal: expected use on the event loop that opened it, found another loop, thread or process"
+            )
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise JournalClosed(self._config.partition)
+
+    def _check_readable(self, position: int) -> None:
+        self._check_open()
+        size = self._data.size
+        if position >= size:
+            raise ItemOutOfRange(position, size)
+        if position < self._boundary:
+            raise ItemPruned(position, self._boundary)
+        if self._writer.failure is not None and position >= self._writer.durable:
+            raise JournalFailed(self._config.partition, self._writer.failure)
+
+    def _check_snapshot(self, position: int, snapshot: Snapshot) -> None:
+        self._check_here()
+        self._check_readable(position)
+        if position >= snapshot.limit:
+            raise ItemOutOfRange(position, snapshot.limit)
+
+    def _limit_snapshots(self) -> None:
+        for snapshot in self._snapshots:
+            snapshot.lower(self._writer.durable)
+
+    def _first_of(self, section: int) -> int:
+        """Return the position of a section's first record: its start, unless the journal started later."""
+        return max(section * self._data.items_per_section, self._boundary)
+
+    def _leave_behind(self) -> None:
+        self._thread = 0
+
+
+class Opening(Generic[T]):
+    """A journal that is about to be opened: enter it with `async with`, or await it and close it yourself."""
+
+    def __init__(self, context: Context, config: Config[T]) -> None:
+        self._context = context
+        self._config = config
+        self._journal: Journal[T] | None = None
+
+    def __await__(self) -> Generator[Any, None, Journal[T]]:
+        return Journal.init(self._context, self._config).__await__()
+
+    async def __aenter__(self) -> Journal[T]:
+        self._journal = await Journal.init(self._context, self._config)
+        return self._journal
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._journal is not None
+        await self._journal.__aexit__(kind, error, trace)
+
+
+def _count(value: int, what: str) -> int:
+    """Return a number of items or bytes as an int.
+
+    Raises:
+        TypeError: It is not an integer.
+        ValueError: It is negative.
+    """
+    number = index(value)
+    if number < 0:
+        raise ValueError(f"{what}: expected at least 0, found {number}")
+    return number
+
+
+async def _opened(opening: Coroutine[Any, Any, Journal[T]]) -> Journal[T]:
+    """Wait for an opening in a task of its own, so that cancelling cannot leave a lock or a file behind."""
+    task = asyncio.get_running_loop().create_task(opening)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        releasing = asyncio.get_running_loop().create_task(_release_when_open(task))
+        _releasing.add(releasing)
+        releasing.add_done_callback(_releasing.discard)
+        releasing.add_done_callback(_retrieve)
+        raise
+
+
+async def _release_when_open(opening: asyncio.Task[Journal[T]]) -> None:
+    await (await opening).close()
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Look at a failure that all who waited for it may have been cancelled out of; those who still wait get it."""
+    if not task.cancelled():
+        task.exception()
+
+
+# Openings that were cancelled: the event loop alone would not keep their tasks alive.
+_releasing: set[asyncio.Task[None]] = set()
+
+# A forked child has copies of all journals, and none of the threads that work for them.
+_journals: WeakSet[Journal[Any]] = WeakSet()
+
+
+def _leave_all_behind() -> None:
+    for journal in list(_journals):
+        journal._leave_behind()  # noqa: SLF001 - of this module
+
+
+os.register_at_fork(after_in_child=_leave_all_behind)

@@ -1,0 +1,129 @@
+"""The offsets journal: where the record of each position starts. Derived from the data, and rebuilt when lost."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from posjournal_async.format.header import HEADER_LENGTH, Header, Kind
+from posjournal_async.sections import Sections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from posjournal_async.storage.protocols import Blob, Storage
+    from posjournal_async.tail import Tail
+
+__all__ = ["OffsetsJournal"]
+
+_ENTRY = 8
+
+
+class OffsetsJournal:
+    """The index of a journal, one blob for each section beside the blob of the data."""
+
+    def __init__(self, storage: Storage, partition: str) -> None:
+        self._sections = Sections(storage, f"{partition}_offsets")
+        self.partition = self._sections.partition
+
+    async def scan(self) -> list[int]:
+        """Return the sections that have a blob, ascending."""
+        return await self._sections.scan()
+
+    async def create(self, tail: Tail) -> None:
+        """Make the blob of a section whose data blob was made."""
+        tail.index = await self._sections.create(_header_of(tail.header))
+        tail.indexed = 0
+
+    async def write(self, tail: Tail) -> None:
+        """Write the entries that the blob does not have; `sync` makes them durable."""
+        assert tail.index is not None
+        count = len(tail.starts)
+        if tail.indexed < count:
+            await tail.index.write_at(HEADER_LENGTH + tail.indexed * _ENTRY, _bytes_of(tail.starts[tail.indexed :]))
+            tail.indexed = count
+
+    async def sync(self, tail: Tail) -> None:
+        """Write the entries that the blob does not have, and make all of them durable."""
+        assert tail.index is not None
+        await self.write(tail)
+        await tail.index.sync()
+
+    async def cut(self, tail: Tail) -> None:
+        """Drop the entries behind those of the section, durably."""
+        assert tail.index is not None
+        await tail.index.resize(HEADER_LENGTH + tail.indexed * _ENTRY)
+        await tail.index.sync()
+
+    async def reopen(self, header: Header, starts: array[int]) -> Blob:
+        """Open the blob of a sealed section that is to grow again, with all entries in it."""
+        blob, _ = await self.align(header, starts, was_synced=True)
+        return blob
+
+    async def load(self, header: Header, count: int) -> array[int] | None:
+        """Return where the records of a sealed section start, or None if the index is not that of this data blob.
+
+        Args:
+            header: Header of the data blob.
+            count: Records of the section.
+        """
+        blob, length = await self._sections.open(header.section)
+        try:
+            if length != HEADER_LENGTH + count * _ENTRY:
+                return None
+            if await self._sections.read_header(blob, length) != _header_of(header):
+                return None
+            return _starts_of(await blob.read_at(HEADER_LENGTH, count * _ENTRY))
+        finally:
+            await blob.close()
+
+    async def align(self, header: Header, starts: array[int], *, was_synced: bool) -> tuple[Blob, bool]:
+        """Make the blob of a section say exactly this, durably; return it open, and whether its bytes were others.
+
+        The blob may hold anything: entries too many or too few, an index of another data blob, half a header. Unless
+        what it holds is known to have been synced, it is written again even if it reads right: the page cache may be
+        all that has it. A crash inside leaves an index that is compared again, or found wanting when it is read.
+        """
+        blob, length = await self._sections.open(header.section)
+        try:
+            wanted = _header_of(header).to_bytes() + _bytes_of(starts)
+            is_other = await blob.read_at(0, min(length, len(wanted) + 1)) != wanted
+            if is_other:
+                await blob.resize(0)
+                await blob.sync()
+            if is_other or not was_synced:
+                await blob.write_at(0, wanted)
+                await blob.sync()
+        except BaseException:
+            await blob.close()
+            raise
+        return blob, is_other
+
+    async def remove(self, sections: Iterable[int]) -> None:
+        """Remove the blobs of sections in the order given, durably."""
+        await self._sections.remove(sections)
+
+    async def remove_all(self) -> None:
+        """Remove the whole partition, durably."""
+        await self._sections.remove_all()
+
+
+def _header_of(data: Header) -> Header:
+    return replace(data, kind=Kind.OFFSETS)
+
+
+def _bytes_of(starts: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        starts = starts[:]
+        starts.byteswap()
+    return starts.tobytes()
+
+
+def _starts_of(entries: bytes) -> array[int]:
+    starts = array("Q")
+    starts.frombytes(entries)
+    if sys.byteorder == "big":
+        starts.byteswap()
+    return starts

@@ -1,0 +1,108 @@
+"""From a storage to the parts of an open journal: lock, recover, assemble; or release everything again."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from posjournal_async import recovery
+from posjournal_async.checkpoint import Checkpoint, read_slots
+from posjournal_async.format.checkpoint_slot import Slot
+from posjournal_async.offsets import OffsetsJournal
+from posjournal_async.recovery import Expectation, RecoveryReport
+from posjournal_async.sections import Sections
+
+if TYPE_CHECKING:
+    from posjournal_async.checkpoint import SlotFacts
+    from posjournal_async.config import Config, Context
+    from posjournal_async.storage.protocols import Blob, Lock
+    from posjournal_async.tail import Tail
+
+__all__ = ["Opened", "open_at_size", "open_existing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A journal that was recovered, is locked, and has its files open.
+
+    Attributes:
+        lock: The right to write.
+        checkpoint: The checkpoint, whose durable size is the size of the journal.
+        sections: The blobs of the data.
+        offsets: The offsets journal.
+        tail: The last section if it can still grow and has a blob, else None.
+        report: What was found and done.
+    """
+
+    lock: Lock
+    checkpoint: Checkpoint
+    sections: Sections
+    offsets: OffsetsJournal
+    tail: Tail | None
+    report: RecoveryReport
+
+
+async def open_existing(context: Context, config: Config[Any]) -> Opened:
+    """Lock a journal, creating it if it is missing, and recover it."""
+    async with AsyncExitStack() as stack:
+        lock, blob, slots = await _locked(stack, context, config)
+        sections = Sections(context.storage, f"{config.partition}_data")
+        offsets = OffsetsJournal(context.storage, config.partition)
+        expectation = Expectation(config.partition, config.items_per_section, config.codec.name)
+        reset_finished = False
+        if slots.current is not None and slots.current.reset is not None:
+            recovery.check_configuration(slots.current, expectation)
+            checkpoint = Checkpoint(blob, slots.current, slots.place)
+            await recovery.finish_reset(checkpoint, sections, offsets)
+            tail, report = None, RecoveryReport()
+            reset_finished = True
+        else:
+            facts = await recovery.observe(slots, sections, offsets)
+            if facts is None:
+                slot = _first_slot(config, sequence=1, size=0, reset=None)
+                checkpoint = Checkpoint(blob, slot, slots.place)
+                await checkpoint.write(slot)
+                tail, report = None, RecoveryReport()
+            else:
+                plan = recovery.decide(facts, expectation)
+                checkpoint = Checkpoint(blob, facts.slot, slots.place)
+                tail, report = await recovery.repair(plan, facts, sections, offsets, checkpoint)
+        if reset_finished:
+            report = RecoveryReport(reset_finished=True, clean=False)
+        stack.pop_all()
+        return Opened(lock, checkpoint, sections, offsets, tail, report)
+
+
+async def open_at_size(context: Context, config: Config[Any], size: int) -> Opened:
+    """Lock a journal and replace whatever it holds by nothing, at `size`.
+
+    The reset is on record before anything is removed: a crash before that leaves the old journal, one after it is
+    finished by the next open. A reset that was on record already is overridden. The new journal has an id of its own.
+    """
+    async with AsyncExitStack() as stack:
+        lock, blob, slots = await _locked(stack, context, config)
+        sections = Sections(context.storage, f"{config.partition}_data")
+        offsets = OffsetsJournal(context.storage, config.partition)
+        sequence = 1 if slots.current is None else slots.current.sequence + 1
+        slot = _first_slot(config, sequence=sequence, size=size, reset=size)
+        checkpoint = Checkpoint(blob, slot, slots.place)
+        await checkpoint.write(slot)
+        await recovery.finish_reset(checkpoint, sections, offsets)
+        stack.pop_all()
+        return Opened(lock, checkpoint, sections, offsets, None, RecoveryReport())
+
+
+async def _locked(stack: AsyncExitStack, context: Context, config: Config[Any]) -> tuple[Lock, Blob, SlotFacts]:
+    partition = f"{config.partition}_checkpoint"
+    lock = await context.storage.lock(partition)
+    stack.push_async_callback(lock.release)
+    blob, slots = await read_slots(context.storage, partition)
+    stack.push_async_callback(blob.close)
+    return lock, blob, slots
+
+
+def _first_slot(config: Config[Any], *, sequence: int, size: int, reset: int | None) -> Slot:
+    journal_id = secrets.randbits(64)
+    return Slot(sequence, journal_id, config.items_per_section, config.codec.name, size, size, reset)

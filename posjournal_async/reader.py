@@ -1,0 +1,169 @@
+"""Find the record of a position: in memory, at once in the page cache, or through a thread.
+
+Reading changes no file. An index that leads nowhere is made anew in memory, and a record that is not there is reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from posjournal_async.errors import Corruption
+from posjournal_async.format.header import HEADER_LENGTH
+from posjournal_async.format.record import parse_record
+
+if TYPE_CHECKING:
+    from posjournal_async.data import DataJournal
+    from posjournal_async.payloads import Payload
+    from posjournal_async.sealed import SealedSection, SealedSections
+    from posjournal_async.tail import Tail
+
+__all__ = ["Place", "Reader"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record is.
+
+    Attributes:
+        salt: Salt of its blob.
+        start: Where it starts, in bytes of the blob.
+    """
+
+    salt: int
+    start: int
+
+
+class Reader:
+    """Reads the records of one journal. The caller has checked that the position exists."""
+
+    def __init__(self, data: DataJournal, sealed: SealedSections) -> None:
+        self._data = data
+        self._sealed = sealed
+        self._items_per_section = data.items_per_section
+
+    def payload_at_once(self, position: int) -> Payload | None:
+        """Return a payload that is at hand; None if it is not, or if what is there has to be looked at closely."""
+        section = position // self._items_per_section
+        tail = self._data.unsealed(section)
+        if tail is not None:
+            start, stop = tail.bounds_of(position)
+            record = tail.in_memory(start, stop)
+            if record is None and tail.read_at_once is not None:
+                record = tail.read_at_once(start, stop - start)
+            salt = tail.header.salt
+        else:
+            sealed = self._sealed.get(section)
+            if sealed is None or sealed.read_at_once is None:
+                return None
+            bounds = sealed.bounds_of(position)
+            if bounds is None:
+                return None
+            start, stop = bounds
+            record = sealed.read_at_once(start, stop - start)
+            salt = sealed.header.salt
+        return None if record is None else parse_record(record, salt, position)
+
+    async def payload(self, position: int) -> Payload | None:
+        """Return a payload; None if items were discarded meanwhile, so that the caller has to look again.
+
+        Raises:
+            Corruption: The record is not there.
+        """
+        section = position // self._items_per_section
+        generation = self._data.generation
+        tail = self._data.unsealed(section)
+        if tail is not None:
+            found, start = await self._in_tail(tail, position)
+        else:
+            sealed = await self._sealed.acquire(section)
+            try:
+                found, start = await self._in_sealed(sealed, position)
+            finally:
+                self._sealed.release(sealed)
+        if found is None and generation == self._data.generation:
+            raise self.corruption_at(position, start)
+        return found
+
+    async def _in_tail(self, tail: Tail, position: int) -> tuple[Payload | None, int]:
+        start, stop = tail.bounds_of(position)
+        record = tail.in_memory(start, stop)
+        if record is None:
+            assert tail.blob is not None
+            record = await tail.blob.read_at(start, stop - start)
+        return parse_record(record, tail.header.salt, position), start
+
+    async def _in_sealed(self, sealed: SealedSection, position: int) -> tuple[Payload | None, int]:
+        while True:
+            bounds = sealed.bounds_of(position)
+            if bounds is not None:
+                start, stop = bounds
+                record = await sealed.blob.read_at(start, stop - start)
+                payload = parse_record(record, sealed.header.salt, position)
+                if payload is not None:
+                    return payload, start
+            if sealed.bounds_of(position) != bounds:
+                continue  # another reader has mended the index meanwhile
+            if not await self._sealed.reindex(sealed):
+                return None, sealed.starts[position - sealed.header.first]
+
+    def corruption_at(self, position: int, start: int) -> Corruption:
+        """Return the error for a record that is not where it was written."""
+        return Corruption(
+            "record",
+            "one that checks out",
+            "other bytes",
+            self._data.sections.partition,
+            position // self._items_per_section,
+            start,
+            position,
+        )
+
+    async def locate(self, position: int) -> Place | None:
+        """Return where a record is, having looked that it is there; None if items were discarded meanwhile."""
+        section = position // self._items_per_section
+        tail = self._data.unsealed(section)
+        if tail is not None:
+            return Place(tail.header.salt, tail.bounds_of(position)[0])
+        sealed = await self._sealed.acquire(section)
+        try:
+            if position == sealed.header.first:
+                return Place(sealed.header.salt, HEADER_LENGTH)
+            if await self.payload(position) is None:
+                return None
+            bounds = sealed.bounds_of(position)
+            return None if bounds is None else Place(sealed.header.salt, bounds[0])
+        finally:
+            self._sealed.release(sealed)
+
+    def fetch_at_once(self, section: int, start: int, length: int) -> bytes | None:
+        """Return bytes of a section's records that are at hand, at most `length` of them; None if they are not.
+
+        No byte comes back where the records end.
+        """
+        tail = self._data.unsealed(section)
+        if tail is not None:
+            if start >= tail.written:
+                return tail.in_memory(start, start + length)
+            if tail.read_at_once is None:
+                return None
+            return tail.read_at_once(start, min(length, tail.written - start))
+        sealed = self._sealed.get(section)
+        if sealed is None or sealed.read_at_once is None:
+            return None
+        return sealed.read_at_once(start, min(length, max(sealed.end - start, 0)))
+
+    async def fetch(self, section: int, start: int, length: int) -> bytes:
+        """Return bytes of a section's records, at most `length` of them; none where the records end."""
+        tail = self._data.unsealed(section)
+        if tail is not None:
+            found = tail.in_memory(start, start + length)
+            if found is not None:
+                return found
+            assert tail.blob is not None
+            return await tail.blob.read_at(start, min(length, tail.written - start))
+        sealed = await self._sealed.acquire(section)
+        try:
+            return await sealed.blob.read_at(start, min(length, max(sealed.end - start, 0)))
+        finally:
+            self._sealed.release(sealed)

@@ -1,0 +1,145 @@
+"""Stream items back: a snapshot of the history, read ahead piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, TypeVar
+
+from posjournal_async.format.record import RecordFault, parse_records
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from posjournal_async.format.record import Records
+    from posjournal_async.payloads import Payloads
+    from posjournal_async.reader import Reader
+
+__all__ = ["Snapshot", "replay", "replay_batches"]
+
+T = TypeVar("T")
+
+# The buffer holds three things at once: the items being given out, the bytes being parsed into the next ones, and
+# those being read ahead.
+_SHARES = 3
+
+
+class Snapshot:
+    """The part of a history that a replay gives out.
+
+    Attributes:
+        start: First position.
+        stop: Position after the last.
+        limit: Position from which on the items are not there any more, or are not to be shown: `stop` as long as
+            nothing happened. Lowered by a rewind, by a failure and to 0 when the journal closes.
+    """
+
+    __slots__ = ("__weakref__", "_check", "limit", "start", "stop")
+
+    def __init__(self, start: int, stop: int, check: Callable[[int, Snapshot], None]) -> None:
+        self.start = start
+        self.stop = stop
+        self.limit = stop
+        self._check = check
+
+    def lower(self, limit: int) -> None:
+        """Show nothing from `limit` on."""
+        self.limit = min(self.limit, limit)
+
+    def check(self, position: int) -> None:
+        """Raise why a position cannot be shown any more, if it cannot.
+
+        Raises:
+            ItemPruned, ItemOutOfRange, JournalClosed, JournalFailed: As reading the position would.
+        """
+        self._check(position, self)
+
+
+async def replay(
+    reader: Reader, payloads: Payloads[T], snapshot: Snapshot, items_per_section: int, buffer: int
+) -> AsyncGenerator[tuple[int, T], None]:
+    """Yield the items of a snapshot with their positions."""
+    decode = payloads.decode
+    async with aclosing(_runs(reader, snapshot, items_per_section, buffer)) as runs:
+        async for first, records in runs:
+            compressed = set(records.compressed)
+            position = first
+            for payload in records.payloads:
+                if position >= snapshot.limit:
+                    snapshot.check(position)
+                yield position, decode((payload, position - first in compressed), position)
+                position += 1
+
+
+async def replay_batches(
+    reader: Reader, payloads: Payloads[T], snapshot: Snapshot, items_per_section: int, buffer: int
+) -> AsyncGenerator[tuple[int, list[T]], None]:
+    """Yield the items of a snapshot in lists, each with the position of its first item."""
+    decode = payloads.decode
+    async with aclosing(_runs(reader, snapshot, items_per_section, buffer)) as runs:
+        async for first, records in runs:
+            compressed = set(records.compressed)
+            yield (
+                first,
+                [
+                    decode((payload, index in compressed), first + index)
+                    for index, payload in enumerate(records.payloads)
+                ],
+            )
+
+
+async def _runs(
+    reader: Reader, snapshot: Snapshot, items_per_section: int, buffer: int
+) -> AsyncGenerator[tuple[int, Records], None]:
+    """Yield the records of a snapshot, some at a time, in order and each once.
+
+    While one run is given out, the next piece of the section is read, unless it is at hand anyway. Every piece comes
+    with an await, so a consumer that never waits does not starve the event loop.
+    """
+    piece = max(buffer // _SHARES, 1)
+    position = snapshot.start
+    ahead: asyncio.Task[bytes] | None = None
+    try:
+        while position < snapshot.stop:
+            snapshot.check(position)
+            section = position // items_per_section
+            stop = min((section + 1) * items_per_section, snapshot.stop)
+            place = await reader.locate(position)
+            if place is None:
+                continue
+            at, rest, wanted = place.start, b"", piece
+            while position < stop:
+                if ahead is not None:
+                    fetched = await ahead
+                    ahead = None
+                else:
+                    found = reader.fetch_at_once(section, at, wanted)
+                    await asyncio.sleep(0)
+                    fetched = await reader.fetch(section, at, wanted) if found is None else found
+                snapshot.check(position)
+                at += len(fetched)
+                run = rest + fetched
+                records = parse_records(run, place.salt, position, min(stop, snapshot.limit) - position)
+                if not records.ends:
+                    if records.fault is RecordFault.BAD or not fetched:
+                        raise reader.corruption_at(position, at - len(run))
+                    rest, wanted = run, records.needed - len(run)  # one item larger than a piece
+                    continue
+                given = records.ends[-1]
+                rest, wanted = run[given:], piece
+                del run, fetched
+                first = position
+                position += len(records.ends)
+                if position < stop and reader.fetch_at_once(section, at, 1) is None:
+                    ahead = asyncio.get_running_loop().create_task(reader.fetch(section, at, wanted))
+                    ahead.add_done_callback(_retrieve)
+                yield first, records
+    finally:
+        if ahead is not None:
+            ahead.cancel()
+
+
+def _retrieve(ahead: asyncio.Task[bytes]) -> None:
+    """Look at a failure that nobody may come for: a replay can be abandoned at any item."""
+    if not ahead.cancelled():
+        ahead.exception()

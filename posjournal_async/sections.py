@@ -1,0 +1,79 @@
+"""The blobs of one partition, one for each section."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from posjournal_async.errors import Corruption
+from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, parse_header
+from posjournal_async.storage.protocols import RemovesMany
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from posjournal_async.storage.protocols import Blob, Storage
+
+__all__ = ["Sections"]
+
+_NAME_LENGTH = 8
+
+
+class Sections:
+    """Opens, creates and removes the blobs of a partition by section number.
+
+    Attributes:
+        partition: Name of the partition in the storage.
+    """
+
+    def __init__(self, storage: Storage, partition: str) -> None:
+        self.partition = partition
+        self._storage = storage
+
+    async def scan(self) -> list[int]:
+        """Return the sections that have a blob, ascending.
+
+        Raises:
+            Corruption: A blob has a name that is no section number.
+        """
+        names = await self._storage.scan(self.partition)
+        for name in names:
+            if len(name) != _NAME_LENGTH:
+                raise Corruption("blob name", f"{_NAME_LENGTH} bytes", name.hex(), self.partition)
+        return sorted(int.from_bytes(name) for name in names)
+
+    async def open(self, section: int) -> tuple[Blob, int]:
+        """Open the blob of a section, which exists; return it with its length in bytes."""
+        return await self._storage.open(self.partition, _name_of(section))
+
+    async def create(self, header: Header) -> Blob:
+        """Make the blob of a section. Its name, then its header are durable on return, before anything is in it.
+
+        Nothing of an interrupted creation may be left: recovery has removed it.
+        """
+        blob, _ = await self._storage.open(self.partition, _name_of(header.section))
+        await blob.write_at(0, header.to_bytes())
+        await blob.sync()
+        return blob
+
+    async def remove(self, sections: Iterable[int]) -> None:
+        """Remove the blobs of sections in the order given, durably."""
+        names = [_name_of(section) for section in sections]
+        if not names:
+            return
+        if isinstance(self._storage, RemovesMany):
+            await self._storage.remove_many(self.partition, names)
+        else:
+            for name in names:
+                await self._storage.remove(self.partition, name)
+
+    async def remove_all(self) -> None:
+        """Remove the partition, durably."""
+        await self._storage.remove(self.partition, None)
+
+    async def read_header(self, blob: Blob, length: int) -> Header | BadHeader:
+        """Return the header of a blob of `length` bytes, or why there is none."""
+        return parse_header(await blob.read_at(0, min(length, HEADER_LENGTH)), length)
+
+
+def _name_of(section: int) -> bytes:
+    return section.to_bytes(_NAME_LENGTH)

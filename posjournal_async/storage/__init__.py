@@ -1,0 +1,1 @@
+"""Where bytes are kept: the protocols of a backend, real files, and memory."""

@@ -1,0 +1,211 @@
+"""What `FileStorage` does to directories: plain blocking calls, each to be run on a thread.
+
+Every path below the root is opened relative to the handle of the directory above it and never through a symbolic link,
+so that nobody who can write to the root can lead the storage out of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+from contextlib import contextmanager, suppress
+from errno import ELOOP
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = [
+    "lock_holder",
+    "lock_partition",
+    "open_blob",
+    "remove_blobs",
+    "remove_partition",
+    "scan_partition",
+    "sync_file",
+]
+
+_DIRECTORY_MODE = 0o700
+_FILE_MODE = 0o600
+_OPEN_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OPEN_DIRECTORY = _OPEN_ROOT | os.O_NOFOLLOW
+# O_NONBLOCK: opening a FIFO that somebody put there returns instead of waiting for its other end.
+_OPEN_BLOB = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+_BLOB_FILE = re.compile(r"(?:[0-9a-f]{2}){1,64}")
+
+
+def sync_file(fd: int) -> None:
+    """Make a file durable, its length and the rest of its metadata included.
+
+    On macOS fsync leaves the bytes in the drive's cache; F_FULLFSYNC does not (fcntl(2)). A file system that
+    does not know F_FULLFSYNC gets fsync.
+    """
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is not None:
+        try:
+            fcntl.fcntl(fd, full_sync)
+        except OSError:
+            os.fsync(fd)
+    else:
+        os.fsync(fd)
+
+
+@contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open_root(root: Path) -> int:
+    """Open the root, making it and what is missing above it; the way to it may well lead through links."""
+    if not root.is_dir():
+        missing = [root, *(above for above in root.parents if not above.is_dir())]
+        root.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        for made in missing:
+            with _closing(os.open(made.parent, _OPEN_ROOT)) as above:
+                sync_file(above)
+    return os.open(root, _OPEN_ROOT)
+
+
+def _open_partition(root: Path, partition: str) -> int:
+    """Open a partition's directory, making it durably if it is missing."""
+    with _closing(_open_root(root)) as top:
+        try:
+            return os.open(partition, _OPEN_DIRECTORY, dir_fd=top)
+        except FileNotFoundError:
+            pass
+        with suppress(FileExistsError):  # another open was quicker; its entry is synced here all the same
+            os.mkdir(partition, _DIRECTORY_MODE, dir_fd=top)
+        sync_file(top)
+        return os.open(partition, _OPEN_DIRECTORY, dir_fd=top)
+
+
+def _find_partition(root: Path, partition: str) -> int | None:
+    """Open a partition's directory, or return None if it is missing."""
+    try:
+        with _closing(os.open(root, _OPEN_ROOT)) as top:
+            return os.open(partition, _OPEN_DIRECTORY, dir_fd=top)
+    except FileNotFoundError:
+        return None
+
+
+def open_blob(root: Path, partition: str, name: bytes) -> tuple[int, int]:
+    """Open a blob's file and return its handle and its length in bytes; a file that was missing is made, durably."""
+    with _closing(_open_partition(root, partition)) as directory:
+        file = name.hex()
+        try:
+            fd = os.open(file, _OPEN_BLOB, dir_fd=directory)
+            is_new = False
+        except FileNotFoundError:
+            fd = os.open(file, _OPEN_BLOB | os.O_CREAT, _FILE_MODE, dir_fd=directory)
+            is_new = True
+        try:
+            if is_new:
+                sync_file(directory)
+            return fd, _length_of_regular_file(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+
+def _length_of_regular_file(fd: int) -> int:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(ELOOP, "not a regular file")
+    return status.st_size
+
+
+def remove_blobs(root: Path, partition: str, names: Sequence[bytes]) -> None:
+    """Remove blobs in the order given, then make all removals durable at once."""
+    directory = _find_partition(root, partition)
+    if directory is None:
+        return
+    with _closing(directory):
+        for name in names:
+            try:
+                os.unlink(name.hex(), dir_fd=directory)
+            except FileNotFoundError:
+                continue
+        sync_file(directory)
+
+
+def remove_partition(root: Path, partition: str) -> None:
+    """Remove a partition with all its blobs, durably."""
+    remove_blobs(root, partition, scan_partition(root, partition))
+    try:
+        with _closing(os.open(root, _OPEN_ROOT)) as top:
+            os.rmdir(partition, dir_fd=top)
+            sync_file(top)
+    except FileNotFoundError:
+        return
+
+
+def scan_partition(root: Path, partition: str) -> list[bytes]:
+    """Return the names of a partition's blobs; files with names that no blob has are not of this storage.
+
+    The directories are synced first: a process that was killed between making a file and syncing its directory leaves a
+    name that can be seen and is not durable, and the reader of this list relies on it.
+    """
+    directory = _find_partition(root, partition)
+    if directory is None:
+        return []
+    with _closing(directory):
+        with _closing(os.open(root, _OPEN_ROOT)) as top:
+            sync_file(top)
+        sync_file(directory)
+        return [
+            bytes.fromhex(file)
+            for file in os.listdir(directory)  # noqa: PTH208 - a handle, not a path
+            if _BLOB_FILE.fullmatch(file)
+        ]
+
+
+def lock_partition(root: Path, partition: str) -> int:
+    """Lock a partition's directory and return the handle that holds the lock.
+
+    The lock is on the directory itself: there is no lock file that somebody could delete to get in.
+
+    Raises:
+        BlockingIOError: Somebody has it.
+    """
+    while True:
+        fd = _open_partition(root, partition)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before may have removed the directory between the open and the lock.
+            if _is_same_directory(fd, root / partition):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _is_same_directory(fd: int, path: Path) -> bool:
+    try:
+        there = path.lstat()
+    except FileNotFoundError:
+        return False
+    here = os.fstat(fd)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
+def lock_holder(root: Path, partition: str) -> int | None:
+    """Return the process that holds the lock of a partition where the system tells (proc_locks(5)), else None."""
+    try:
+        status = (root / partition).stat()
+        locks = Path("/proc/locks").read_text(encoding="ascii")
+    except OSError:
+        return None
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    for line in locks.splitlines():
+        fields = line.split()
+        if fields[1] == "FLOCK" and fields[5] == inode and int(fields[4]) > 0:
+            return int(fields[4])
+    return None

@@ -1,0 +1,325 @@
+"""Real files: one directory for each partition, one file for each blob."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from errno import EBADF, EINTR
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+import aiofiles.os
+
+from posjournal_async.errors import JournalLocked, StorageError
+from posjournal_async.storage import directory
+from posjournal_async.storage.lane import Lane
+from posjournal_async.storage.protocols import check_blob_name, check_partition_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from typing_extensions import Buffer
+
+__all__ = ["FileBlob", "FileLock", "FileStorage"]
+
+# Linux has preadv2 with RWF_NOWAIT; elsewhere every read goes to a thread.
+_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+
+_open_blob = aiofiles.os.wrap(directory.open_blob)
+_remove_blobs = aiofiles.os.wrap(directory.remove_blobs)
+_remove_partition = aiofiles.os.wrap(directory.remove_partition)
+_scan_partition = aiofiles.os.wrap(directory.scan_partition)
+_lock_partition = aiofiles.os.wrap(directory.lock_partition)
+_lock_holder = aiofiles.os.wrap(directory.lock_holder)
+
+
+@contextmanager
+def _translated(partition: str, blob: bytes | None, doing: str) -> Iterator[None]:
+    """Turn what the system raises into `StorageError`: the only place where that is done for files."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(partition, blob, error.errno, doing) from error
+
+
+class FileStorage:
+    """Partitions as directories below a root, blobs as files in them.
+
+    Blocking calls run on threads of the storage's own, never on the event loop and never on its default executor; the
+    one call made on the loop is a read that returns rather than waits (`FileBlob.read_at_once`). Directories are made
+    with mode 0700 and files with 0600. The threads end when the storage is no longer referenced.
+
+    Args:
+        root: Directory of the partitions; made when something is first opened.
+        threads: Calls that may be under way at once.
+
+    Example:
+        >>> import asyncio, tempfile
+        >>> async def main(root: str) -> bytes:
+        ...     blob, _ = await FileStorage(root).open("notes", b"first")
+        ...     await blob.write_at(0, b"hello")
+        ...     await blob.sync()
+        ...     read = await blob.read_at(0, 5)
+        ...     await blob.close()
+        ...     return read
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     asyncio.run(main(root))
+        b'hello'
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, threads: int = 8) -> None:
+        self._root = Path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve would read the file system here
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="posjournal")
+
+    def __repr__(self) -> str:
+        return f"FileStorage({str(self._root)!r})"
+
+    @property
+    def root(self) -> Path:
+        """Directory of the partitions."""
+        return self._root
+
+    async def open(self, partition: str, name: bytes) -> tuple[FileBlob, int]:
+        """Open a blob, creating it (durably) if it is missing; return it with its length in bytes.
+
+        A cancelled call may have created the blob; it leaves no handle open.
+
+        Raises:
+            StorageError: The system refused, or something else than a regular file has that name.
+        """
+        check_partition_name(partition)
+        check_blob_name(name)
+        opening = asyncio.ensure_future(_open_blob(self._root, partition, name, executor=self._executor))
+        with _translated(partition, name, "open"):
+            try:
+                fd, length = await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                opening.add_done_callback(_close_unclaimed_blob)
+                raise
+        return FileBlob(fd, partition, name, Lane(self._executor)), length
+
+    async def remove(self, partition: str, name: bytes | None) -> None:
+        """Remove one blob, or with None the whole partition, durably. What is missing already is fine."""
+        if name is not None:
+            await self.remove_many(partition, [name])
+            return
+        check_partition_name(partition)
+        with _translated(partition, None, "remove"):
+            await asyncio.shield(_remove_partition(self._root, partition, executor=self._executor))
+
+    async def remove_many(self, partition: str, names: Sequence[bytes]) -> None:
+        """Remove the blobs in the order given; all removals are durable on return, none is promised before."""
+        check_partition_name(partition)
+        for name in names:
+            check_blob_name(name)
+        with _translated(partition, names[0] if len(names) == 1 else None, "remove"):
+            await asyncio.shield(_remove_blobs(self._root, partition, list(names), executor=self._executor))
+
+    async def scan(self, partition: str) -> list[bytes]:
+        """Return the names of the blobs of a partition in no particular order; `[]` when it is missing."""
+        check_partition_name(partition)
+        with _translated(partition, None, "scan"):
+            return await _scan_partition(self._root, partition, executor=self._executor)
+
+    async def lock(self, partition: str) -> FileLock:
+        """Become the one writer of a partition, creating it if it is missing, by flock(2) on its directory.
+
+        The system lets the lock go when the process dies. A forked child does not inherit it.
+
+        Raises:
+            JournalLocked: Somebody has it.
+        """
+        check_partition_name(partition)
+        locking = asyncio.ensure_future(_lock_partition(self._root, partition, executor=self._executor))
+        with _translated(partition, None, "lock"):
+            try:
+                fd = await asyncio.shield(locking)
+            except asyncio.CancelledError:
+                locking.add_done_callback(_close_unclaimed_lock)
+                raise
+            except BlockingIOError:
+                holder = await _lock_holder(self._root, partition, executor=self._executor)
+                raise JournalLocked(partition, holder) from None
+        return FileLock(fd, partition, Lane(self._executor))
+
+
+def _close_unclaimed_blob(opening: asyncio.Future[tuple[int, int]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result()[0])
+
+
+def _close_unclaimed_lock(locking: asyncio.Future[int]) -> None:
+    if not locking.cancelled() and locking.exception() is None:
+        os.close(locking.result())
+
+
+class FileBlob:
+    """An open file. Its calls run one after the other in the order in which they were made, on threads of the storage."""
+
+    def __init__(self, fd: int, partition: str, name: bytes, lane: Lane) -> None:
+        self._fd = fd
+        self._partition = partition
+        self._name = name
+        self._lane = lane
+        self._is_closing = False
+        self._can_read_at_once = _NOWAIT != 0
+        self._was_resized = False
+
+    def __del__(self) -> None:
+        # Only a blob that nobody closed gets here with a handle, and no call is under way: a call holds the blob.
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def read_at_once(self, offset: int, length: int) -> bytes | None:
+        """Return exactly `length` bytes from `offset` on; None if that would have to wait or the blob ends before.
+
+        The read is preadv2(2) with RWF_NOWAIT: it takes what is in the page cache and never waits for the device.
+        """
+        if self._is_closing or not self._can_read_at_once:
+            return None
+        buffer = bytearray(length)
+        try:
+            count = os.preadv(self._fd, (buffer,), offset, _NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            # This file system cannot say whether it would wait (EOPNOTSUPP), or there is a real error,
+            # which the read in the thread will then meet and report.
+            self._can_read_at_once = False
+            return None
+        return bytes(buffer) if count == length else None
+
+    async def read_at(self, offset: int, length: int) -> bytes:
+        """Return the bytes from `offset` on: `length` of them, fewer only where the blob ends."""
+        _check_offset(offset)
+        with self._doing("read"):
+            read: bytes = await self._lane.submit(partial(self._read, offset, length))
+            return read
+
+    async def write_at(self, offset: int, data: Buffer) -> None:
+        """Write all of `data` at `offset`; a gap before it reads as zeros. `data` must not change until it is done."""
+        _check_offset(offset)
+        with self._doing("write"):
+            await self._lane.submit(partial(self._write, offset, data))
+
+    async def write_durably_at(self, offset: int, data: Buffer) -> None:
+        """Do `write_at`, then `sync`, in one visit to a thread."""
+        _check_offset(offset)
+        with self._doing("write and sync"):
+            await self._lane.submit(partial(self._write_and_sync, offset, data))
+
+    async def resize(self, length: int) -> None:
+        """Cut the file to `length` bytes, or extend it with zeros."""
+        _check_offset(length)
+        with self._doing("resize"):
+            await self._lane.submit(partial(self._resize, length))
+
+    async def sync(self) -> None:
+        """Return when everything called before is durable: the bytes and the length of the file."""
+        with self._doing("sync"):
+            await self._lane.submit(self._sync)
+
+    async def close(self) -> None:
+        """Release the handle when everything called before is done; makes nothing durable. Closing twice is fine."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        with _translated(self._partition, self._name, "close"):
+            await self._lane.submit(self._close)
+
+    @contextmanager
+    def _doing(self, what: str) -> Iterator[None]:
+        if self._is_closing:
+            raise StorageError(self._partition, self._name, EBADF, what)
+        with _translated(self._partition, self._name, what):
+            yield
+
+    # What follows runs in a thread.
+
+    def _read(self, offset: int, length: int) -> bytes:
+        parts = []
+        while length > 0:
+            part = os.pread(self._fd, length, offset)
+            if not part:
+                break
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _write(self, offset: int, data: Buffer) -> None:
+        with memoryview(data) as view, view.cast("B") as rest:
+            written = os.pwrite(self._fd, rest, offset)
+            while written < len(rest):  # a short write: a signal, or a disk that is about to be full
+                count = os.pwrite(self._fd, rest[written:], offset + written)
+                if count == 0:
+                    raise OSError(EINTR, "nothing written")
+                written += count
+
+    def _write_and_sync(self, offset: int, data: Buffer) -> None:
+        self._write(offset, data)
+        self._sync()
+
+    def _resize(self, length: int) -> None:
+        self._was_resized = True
+        os.ftruncate(self._fd, length)
+
+    def _sync(self) -> None:
+        # fdatasync(2) flushes a length only as far as later reads need it: enough for a file that grew by writes.
+        # After a truncation nothing but fsync(2) is sure to flush it.
+        if self._was_resized or not hasattr(os, "fdatasync"):
+            directory.sync_file(self._fd)
+            self._was_resized = False
+        else:
+            os.fdatasync(self._fd)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+
+def _check_offset(offset: int) -> None:
+    if offset < 0:
+        raise ValueError(f"offset or length: expected at least 0, found {offset}")
+
+
+class FileLock:
+    """The lock of a partition's directory, held by an open handle of it."""
+
+    def __init__(self, fd: int, partition: str, lane: Lane) -> None:
+        self._fd = fd
+        self._partition = partition
+        self._lane = lane
+        _held.add(self)
+
+    def __del__(self) -> None:
+        self._let_go()
+
+    async def release(self) -> None:
+        """Let others take it. Releasing twice is fine."""
+        with _translated(self._partition, None, "unlock"):
+            await self._lane.submit(self._let_go)
+
+    def _let_go(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+# A lock belongs to the open handle, which a forked child gets a copy of: it would keep the lock when the parent dies.
+# The child closes its copies, which leaves the parent's lock as it is (flock(2)).
+_held: WeakSet[FileLock] = WeakSet()
+
+
+def _let_go_in_child() -> None:
+    for lock in list(_held):
+        lock._let_go()  # noqa: SLF001 - of this module
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

@@ -1,0 +1,728 @@
+"""`FileStorage`: the contract of a storage, and what is particular to files."""
+
+import asyncio
+import errno
+import fcntl
+import gc
+import os
+import stat
+import sys
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import posjournal_async.storage.file
+from posjournal_async.errors import JournalLocked, StorageError
+from posjournal_async.storage.file import FileStorage
+from posjournal_async.storage.protocols import ReadsAtOnce, RemovesMany, WritesDurably
+from posjournal_async.testing import StorageContract
+
+CHECKOUT = Path(posjournal_async.storage.file.__file__).parents[2]
+OPEN_HANDLES = Path("/proc/self/fd")
+
+NAME = (258).to_bytes(8, "big")
+FILE = "0000000000000102"
+
+needs_proc = pytest.mark.skipif(not OPEN_HANDLES.exists(), reason="open handles are counted by /proc")
+needs_nowait = pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="this system has no read that never waits")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def storage(root: Path) -> FileStorage:
+    return FileStorage(root)
+
+
+@pytest.fixture
+def permissive_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+class TestFileStorage(StorageContract):
+    """Files keep the contract."""
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> FileStorage:
+        return FileStorage(tmp_path / "root")
+
+
+class TestFileStorageOnOneThread(StorageContract):
+    """Files keep the contract also where all operations queue for one thread."""
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> FileStorage:
+        return FileStorage(tmp_path / "root", threads=1)
+
+
+# Files and directories
+
+
+@pytest.mark.usefixtures("permissive_umask")
+async def test_directories_and_files_are_private(storage: FileStorage, root: Path) -> None:
+    """Whatever the umask allows, nobody else can look in."""
+    await write(storage, NAME)
+    assert mode_of(root) == 0o700
+    assert mode_of(root / "p") == 0o700
+    assert mode_of(root / "p" / FILE) == 0o600
+
+
+async def test_a_file_is_named_by_the_hex_digits_of_its_blob(storage: FileStorage, root: Path) -> None:
+    """An 8-byte name is 16 lower-case digits, and nothing else is in the directory."""
+    lock = await storage.lock("p")
+    await write(storage, NAME, b"hello")
+    await write(storage, b"\xab")
+    assert sorted(path.name for path in (root / "p").iterdir()) == [FILE, "ab"]
+    assert (root / "p" / FILE).read_bytes() == b"hello"
+    await lock.release()
+
+
+async def test_a_root_is_made_with_what_is_missing_above_it(tmp_path: Path) -> None:
+    """No directory has to exist before."""
+    await write(FileStorage(tmp_path / "a" / "b" / "c"), NAME)
+    assert (tmp_path / "a" / "b" / "c" / "p" / FILE).exists()
+
+
+async def test_a_root_may_be_given_as_text_or_lie_behind_a_link(tmp_path: Path) -> None:
+    """Links are refused below the root; how one gets to it is the user's affair."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    await write(FileStorage(str(tmp_path / "link")), NAME)
+    assert (tmp_path / "real" / "p" / FILE).exists()
+
+
+async def test_a_relative_root_is_taken_when_the_storage_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changing the working directory later does not move the storage."""
+    monkeypatch.chdir(tmp_path)
+    storage = FileStorage("data")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    await write(storage, NAME)
+    assert (tmp_path / "data" / "p" / FILE).exists()
+
+
+async def test_looking_creates_nothing(storage: FileStorage, root: Path) -> None:
+    """Scanning, removing, and names that are refused leave no directory behind."""
+    await storage.scan("p")
+    await storage.remove("p", NAME)
+    await storage.remove("p", None)
+    with pytest.raises(ValueError):
+        await storage.open("..", NAME)
+    with pytest.raises(ValueError):
+        await storage.open("p", b"")
+    with pytest.raises(ValueError):
+        await storage.lock("a/b")
+    assert not root.exists()
+
+
+async def test_foreign_files_are_not_listed(storage: FileStorage, root: Path) -> None:
+    """What is not the name of a blob was not made by the storage."""
+    await write(storage, NAME)
+    for foreign in ("README", ".hidden", "ABCD", "abc", "zz", "00.tmp", "00\n", "ab" * 65):
+        (root / "p" / foreign).touch()
+    (root / "p" / "lost+found").mkdir()
+    assert await storage.scan("p") == [NAME]
+
+
+async def test_removing_a_partition_keeps_foreign_files(storage: FileStorage, root: Path) -> None:
+    """The blobs go; the directory cannot, and the caller is told."""
+    await write(storage, NAME)
+    (root / "p" / "README").touch()
+    with pytest.raises(StorageError) as raised:
+        await storage.remove("p", None)
+    assert raised.value.errno == errno.ENOTEMPTY
+    assert [path.name for path in (root / "p").iterdir()] == ["README"]
+
+
+# What is not a file
+
+
+def place_link(path: Path, outside: Path) -> None:
+    path.symlink_to(outside / "precious")
+
+
+def place_dangling_link(path: Path, outside: Path) -> None:
+    path.symlink_to(outside / "missing")
+
+
+def place_fifo(path: Path, outside: Path) -> None:  # noqa: ARG001 - the others need it
+    os.mkfifo(path)
+
+
+def place_directory(path: Path, outside: Path) -> None:  # noqa: ARG001 - the others need it
+    path.mkdir()
+
+
+@pytest.mark.parametrize("place", [place_link, place_dangling_link, place_fifo, place_directory])
+async def test_only_a_regular_file_is_opened_as_a_blob(
+    storage: FileStorage, root: Path, tmp_path: Path, place: Callable[[Path, Path], None]
+) -> None:
+    """Anything else is an error at once: neither followed, nor waited for, nor skipped by a scan."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_bytes(b"kept")
+    (root / "p").mkdir(parents=True)
+    place(root / "p" / FILE, outside)
+    async with asyncio.timeout(30):
+        with pytest.raises(StorageError) as raised:
+            await storage.open("p", NAME)
+    assert (raised.value.partition, raised.value.blob) == ("p", NAME)
+    assert raised.value.errno is not None
+    assert await storage.scan("p") == [NAME]
+    assert [path.name for path in outside.iterdir()] == ["precious"]
+    assert (outside / "precious").read_bytes() == b"kept"
+
+
+async def test_a_directory_in_place_of_a_blob_is_not_removed(storage: FileStorage, root: Path) -> None:
+    """It may hold anything."""
+    (root / "p" / FILE).mkdir(parents=True)
+    with pytest.raises(StorageError):
+        await storage.remove("p", NAME)
+    with pytest.raises(StorageError):
+        await storage.remove("p", None)
+    assert (root / "p" / FILE).is_dir()
+
+
+async def test_removing_a_link_leaves_what_it_leads_to(storage: FileStorage, root: Path, tmp_path: Path) -> None:
+    """The link itself is what has the blob's name."""
+    (tmp_path / "precious").write_bytes(b"kept")
+    (root / "p").mkdir(parents=True)
+    (root / "p" / FILE).symlink_to(tmp_path / "precious")
+    await storage.remove("p", NAME)
+    assert await storage.scan("p") == []
+    assert (tmp_path / "precious").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("what", ["link", "dangling link", "file", "fifo"])
+@pytest.mark.parametrize("doing", ["open", "scan", "lock", "remove a blob", "remove the partition"])
+async def test_only_a_directory_is_a_partition(
+    storage: FileStorage, root: Path, tmp_path: Path, what: str, doing: str
+) -> None:
+    """Every operation refuses anything else, and does not touch what a link leads to."""
+    root.mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / FILE).write_bytes(b"kept")
+    place: dict[str, Callable[[], object]] = {
+        "link": lambda: (root / "p").symlink_to(outside),
+        "dangling link": lambda: (root / "p").symlink_to(tmp_path / "missing"),
+        "file": lambda: (root / "p").touch(),
+        "fifo": lambda: os.mkfifo(root / "p"),
+    }
+    place[what]()
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "open": lambda: storage.open("p", NAME),
+        "scan": lambda: storage.scan("p"),
+        "lock": lambda: storage.lock("p"),
+        "remove a blob": lambda: storage.remove("p", NAME),
+        "remove the partition": lambda: storage.remove("p", None),
+    }
+    async with asyncio.timeout(30):
+        with pytest.raises(StorageError) as raised:
+            await calls[doing]()
+    assert raised.value.partition == "p"
+    assert (outside / FILE).read_bytes() == b"kept"
+    assert not (tmp_path / "missing").exists()
+
+
+# Reading and writing
+
+
+@needs_nowait
+async def test_everything_optional_is_offered(storage: FileStorage) -> None:
+    """Files have all that the journal can make use of."""
+    blob, _ = await storage.open("p", NAME)
+    assert isinstance(storage, RemovesMany)
+    assert isinstance(blob, ReadsAtOnce)
+    assert isinstance(blob, WritesDurably)
+    await blob.close()
+
+
+@needs_nowait
+@pytest.mark.parametrize(
+    ("refusal", "expected_tries"), [(errno.EAGAIN, 2), (errno.EOPNOTSUPP, 1)], ids=["not now", "not ever"]
+)
+async def test_reading_at_once_gives_up_where_it_would_wait(
+    storage: FileStorage, monkeypatch: pytest.MonkeyPatch, refusal: int, expected_tries: int
+) -> None:
+    """It says None; a file system that cannot tell is not asked again, and `read_at` works either way."""
+    tries = []
+
+    def refuse(*_: object) -> int:
+        tries.append(1)
+        raise OSError(refusal, os.strerror(refusal))
+
+    blob, _ = await storage.open("p", NAME)
+    await blob.write_at(0, b"hello")
+    monkeypatch.setattr(os, "preadv", refuse)
+    assert blob.read_at_once(0, 5) is None
+    assert blob.read_at_once(0, 5) is None
+    assert len(tries) == expected_tries
+    assert await blob.read_at(0, 5) == b"hello"
+    await blob.close()
+
+
+async def test_short_writes_and_reads_are_continued(storage: FileStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may take or give less than was asked for; the caller does not notice."""
+    pwrite, pread = os.pwrite, os.pread
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, memoryview(data)[:7], offset))
+    monkeypatch.setattr(os, "pread", lambda fd, length, offset: pread(fd, min(length, 5), offset))
+    data = bytes(range(256))
+    blob, _ = await storage.open("p", NAME)
+    await blob.write_at(3, data)
+    assert await blob.read_at(0, 1_000) == bytes(3) + data
+    await blob.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "refused", "code"),
+    [
+        ("pwrite", lambda blob: blob.write_at(0, b"x"), errno.ENOSPC),
+        ("pread", lambda blob: blob.read_at(0, 1), errno.EIO),
+        ("ftruncate", lambda blob: blob.resize(9), errno.EFBIG),
+        ("fdatasync", lambda blob: blob.sync(), errno.EIO),
+        ("fdatasync", lambda blob: blob.write_durably_at(0, b"x"), errno.EIO),
+    ],
+    ids=["write", "read", "resize", "sync", "write durably"],
+)
+async def test_a_failure_of_the_system_is_a_storage_error(
+    storage: FileStorage,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    refused: Callable[[object], Awaitable[object]],
+    code: int,
+) -> None:
+    """It has the facts and the cause, is not retried, and what comes after it is carried out."""
+    tries = []
+
+    def fail(*_: object) -> int:
+        tries.append(1)
+        raise OSError(code, os.strerror(code))
+
+    if not hasattr(os, call):
+        pytest.skip(f"this system has no {call}")
+    blob, _ = await storage.open("p", NAME)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fail)
+        with pytest.raises(StorageError) as raised:
+            await refused(blob)
+    error = raised.value
+    assert (error.partition, error.blob, error.errno) == ("p", NAME, code)
+    assert isinstance(error.__cause__, OSError)
+    assert len(tries) == 1
+    await blob.write_at(0, b"hello")
+    assert await blob.read_at(0, 5) == b"hello"
+    await blob.close()
+
+
+async def test_a_write_that_makes_no_progress_fails(storage: FileStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than being tried for ever."""
+    blob, _ = await storage.open("p", NAME)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", lambda *_: 0)
+        async with asyncio.timeout(30):
+            with pytest.raises(StorageError):
+                await blob.write_at(0, b"hello")
+    await blob.close()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda blob: blob.read_at(-1, 1),
+        lambda blob: blob.write_at(-1, b"x"),
+        lambda blob: blob.write_durably_at(-1, b"x"),
+        lambda blob: blob.resize(-1),
+    ],
+    ids=["read", "write", "write durably", "resize"],
+)
+async def test_negative_offsets_are_refused(storage: FileStorage, call: Callable[[object], Awaitable[object]]) -> None:
+    """They are a mistake of the caller, not of the system."""
+    blob, _ = await storage.open("p", NAME)
+    with pytest.raises(ValueError):
+        await call(blob)
+    await blob.close()
+
+
+# Durability, as far as calls show it
+
+
+@needs_proc
+async def test_a_new_blob_is_durable_by_name(
+    storage: FileStorage, root: Path, synced: list[Path], tmp_path: Path
+) -> None:
+    """Every directory that got an entry is synced before the open returns; those of an existing blob are not."""
+    await (await storage.open("p", NAME))[0].close()
+    assert {tmp_path, root, root / "p"} <= set(synced)
+    synced.clear()
+    await (await storage.open("p", b"other"))[0].close()
+    assert root / "p" in synced
+
+
+@needs_proc
+async def test_a_removal_is_synced_after_the_last_one(storage: FileStorage, root: Path, synced: list[Path]) -> None:
+    """One sync of the directory covers all blobs; a removed partition is synced in the root."""
+    names = [bytes([i]) for i in range(10)]
+    for name in names:
+        await write(storage, name)
+    synced.clear()
+    await storage.remove("p", names[0])
+    assert synced == [root / "p"]
+    synced.clear()
+    await storage.remove_many("p", names[1:])
+    assert synced == [root / "p"]
+    synced.clear()
+    await storage.remove("p", None)
+    assert synced[-1] == root
+
+
+@needs_proc
+async def test_a_sync_after_a_resize_flushes_the_length(storage: FileStorage, root: Path, synced: list[Path]) -> None:
+    """Only fsync(2) is sure to flush a length that became shorter."""
+    blob, _ = await storage.open("p", NAME)
+    await blob.write_at(0, b"hello")
+    await blob.resize(1)
+    synced.clear()
+    await blob.sync()
+    assert synced == [root / "p" / FILE]
+    await blob.close()
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return the list of what is given to fsync(2), as it grows."""
+    paths: list[Path] = []
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        paths.append((OPEN_HANDLES / str(fd)).readlink())
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return paths
+
+
+# Threads
+
+
+async def test_the_loop_never_calls_the_file_system(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call that could wait for a disk is made on a thread of the storage."""
+    threads: dict[str, set[str]] = {}
+
+    def watch(module: Any, name: str) -> None:
+        original = getattr(module, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            threads.setdefault(name, set()).add(threading.current_thread().name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, watched)
+
+    async def use_everything() -> None:
+        storage = FileStorage(root)
+        lock = await storage.lock("p")
+        with pytest.raises(JournalLocked):
+            await storage.lock("p")
+        blob, _ = await storage.open("p", NAME)
+        await blob.write_at(0, b"hello")
+        await blob.write_durably_at(0, b"hello")
+        await blob.resize(3)
+        await blob.sync()
+        await blob.read_at(0, 3)
+        await blob.close()
+        await storage.scan("p")
+        await storage.remove("p", NAME)
+        await storage.remove("p", None)
+        await lock.release()
+
+    with monkeypatch.context():
+        calls = ["open", "close", "stat", "fstat", "lstat", "mkdir", "rmdir", "unlink", "pread", "pwrite", "ftruncate"]
+        for name in (*calls, "fsync", "listdir"):
+            watch(os, name)
+        watch(fcntl, "flock")
+        await use_everything()
+        monkeypatch.undo()
+    assert {"open", "close", "mkdir", "rmdir", "unlink", "pread", "pwrite", "ftruncate", "fsync", "flock"} <= set(
+        threads
+    )
+    assert {name for names in threads.values() for name in names if not name.startswith("posjournal")} == set()
+
+
+async def test_no_more_threads_are_used_than_allowed(root: Path) -> None:
+    """However many operations are under way."""
+    before = set(threading.enumerate())
+    storage = FileStorage(root, threads=2)
+    await asyncio.gather(*(write(storage, bytes([i]), b"hello") for i in range(50)))
+    started = [thread for thread in threading.enumerate() if thread not in before]
+    assert 1 <= len(started) <= 2
+    assert all(thread.name.startswith("posjournal") for thread in started)
+
+
+def test_threads_end_with_the_storage(root: Path) -> None:
+    """A storage that nobody refers to leaves nothing running."""
+
+    async def use() -> list[threading.Thread]:
+        before = set(threading.enumerate())
+        await write(FileStorage(root), NAME)
+        return [thread for thread in threading.enumerate() if thread not in before]
+
+    started = asyncio.run(use())
+    gc.collect()
+    for thread in started:
+        thread.join(timeout=30)
+    assert [thread for thread in started if thread.is_alive()] == []
+
+
+# Handles
+
+
+@needs_proc
+async def test_no_handle_is_left_open(storage: FileStorage, root: Path) -> None:
+    """200 rounds of everything, failures included, end with as many handles as they began with."""
+    await write(storage, NAME)
+    (root / "p" / "00").symlink_to("elsewhere")
+    (root / "link").symlink_to("p")
+    (root / "p" / "01").mkdir()
+    before = open_handles()
+    for _ in range(200):
+        await write(storage, NAME, b"hello")
+        await storage.scan("p")
+        lock = await storage.lock("q")
+        with pytest.raises(JournalLocked):
+            await storage.lock("q")
+        await write(storage, NAME, partition="q")
+        await storage.remove("q", None)
+        await lock.release()
+        for partition, name in (("p", b"\0"), ("p", b"\1"), ("link", NAME)):
+            with pytest.raises(StorageError):
+                await storage.open(partition, name)
+    assert open_handles() == before
+
+
+@needs_proc
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
+async def test_cancelled_calls_leave_no_handle_open(storage: FileStorage, turns: int) -> None:
+    """A handle that arrives when its caller is gone is closed."""
+    await write(storage, NAME)
+    before = open_handles()
+    for i in range(50):
+        calls = [asyncio.ensure_future(storage.open("p", NAME)), asyncio.ensure_future(storage.lock(f"q{i}"))]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        opening, locking = calls
+        if not opening.cancelled():
+            await opening.result()[0].close()
+        if not locking.cancelled():
+            await locking.result().release()
+        del calls, call, opening, locking
+    async with asyncio.timeout(30):
+        while open_handles() > before:
+            await asyncio.sleep(0)
+    assert open_handles() == before
+
+
+@needs_proc
+async def test_a_blob_that_nobody_closed_is_closed_when_it_is_collected(storage: FileStorage) -> None:
+    """A blob that was lost costs its handle no longer than it lives."""
+    await write(storage, NAME)
+    before = open_handles()
+    blob, _ = await storage.open("p", NAME)
+    assert open_handles() == before + 1
+    del blob
+    gc.collect()
+    assert open_handles() == before
+
+
+# Locks
+
+HOLD = """
+import asyncio, sys
+from posjournal_async.storage.file import FileStorage
+
+async def main():
+    lock = await FileStorage(sys.argv[1]).lock("p")
+    print("locked", flush=True)
+    sys.stdin.read()
+
+asyncio.run(main())
+"""
+
+TRY = """
+import asyncio, sys
+from posjournal_async.errors import JournalLocked
+from posjournal_async.storage.file import FileStorage
+
+async def attempt():
+    try:
+        await FileStorage(sys.argv[1]).lock("p")
+    except JournalLocked:
+        return "refused"
+    return "locked"
+"""
+
+TRY_ELSEWHERE = TRY + "print(asyncio.run(attempt()), flush=True)"
+
+TRY_AFTER_FORK = (
+    TRY
+    + """
+import os
+
+async def main():
+    return await FileStorage(sys.argv[1]).lock("p")
+
+lock = asyncio.run(main())
+child = os.fork()
+if child == 0:
+    print(asyncio.run(attempt()), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print("child is gone", flush=True)
+sys.stdin.read()
+"""
+)
+
+FORK_AND_DIE = """
+import asyncio, os, signal, sys
+from posjournal_async.storage.file import FileStorage
+
+async def main():
+    return await FileStorage(sys.argv[1]).lock("p")
+
+lock = asyncio.run(main())
+if os.fork() == 0:
+    print("forked", flush=True)
+    sys.stdin.read()
+    print("still there", flush=True)
+    os._exit(0)
+signal.pause()
+"""
+
+
+async def test_a_held_lock_names_its_holder(storage: FileStorage, root: Path) -> None:
+    """Where the system tells, it is the process that has the lock."""
+    async with python(HOLD, root) as holder:
+        assert await line_of(holder) == "locked"
+        with pytest.raises(JournalLocked) as raised:
+            await storage.lock("p")
+    assert raised.value.partition == "p"
+    assert raised.value.holder in (holder.pid, None)
+
+
+async def test_a_lock_is_refused_to_other_processes(storage: FileStorage, root: Path) -> None:
+    """One writer on the machine, not one in the process."""
+    lock = await storage.lock("p")
+    assert await outcome_of(TRY_ELSEWHERE, root) == ["refused"]
+    await lock.release()
+    assert await outcome_of(TRY_ELSEWHERE, root) == ["locked"]
+
+
+async def test_a_lock_is_refused_to_other_storages_on_the_same_root(storage: FileStorage, root: Path) -> None:
+    """It belongs to the directory, not to the object."""
+    lock = await storage.lock("p")
+    with pytest.raises(JournalLocked):
+        await FileStorage(root).lock("p")
+    await lock.release()
+
+
+async def test_a_killed_process_leaves_its_lock_free(storage: FileStorage, root: Path) -> None:
+    """SIGKILL lets no code run, and none is needed."""
+    async with python(HOLD, root) as holder:
+        assert await line_of(holder) == "locked"
+        with pytest.raises(JournalLocked):
+            await storage.lock("p")
+        holder.kill()
+        await holder.wait()
+        lock = await storage.lock("p")
+        await lock.release()
+
+
+async def test_a_forked_child_is_refused_and_leaves_the_lock_alone(storage: FileStorage, root: Path) -> None:
+    """It does not inherit the lock, and its end does not free it."""
+    async with python(TRY_AFTER_FORK, root) as holder:
+        assert await line_of(holder) == "refused"
+        assert await line_of(holder) == "child is gone"
+        with pytest.raises(JournalLocked):
+            await storage.lock("p")
+
+
+async def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(storage: FileStorage, root: Path) -> None:
+    """A worker that outlives the journal's process does not stand in the way of the next one."""
+    async with python(FORK_AND_DIE, root) as holder:
+        assert await line_of(holder) == "forked"
+        with pytest.raises(JournalLocked):
+            await storage.lock("p")
+        holder.kill()
+        await holder.wait()
+        lock = await storage.lock("p")
+        await lock.release()
+        output, _ = await holder.communicate()
+        assert output.decode().split("\n") == ["still there", ""]
+
+
+async def test_deleting_files_lets_nobody_in(storage: FileStorage, root: Path) -> None:
+    """No file in the partition is the lock."""
+    lock = await storage.lock("p")
+    await write(storage, NAME)
+    for path in (root / "p").iterdir():
+        path.unlink()
+    with pytest.raises(JournalLocked):
+        await storage.lock("p")
+    assert await outcome_of(TRY_ELSEWHERE, root) == ["refused"]
+    await lock.release()
+
+
+async def write(storage: FileStorage, name: bytes, data: bytes = b"", partition: str = "p") -> None:
+    blob, _ = await storage.open(partition, name)
+    await blob.write_at(0, data)
+    await blob.close()
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def open_handles() -> int:
+    return len(list(OPEN_HANDLES.iterdir()))
+
+
+@asynccontextmanager
+async def python(script: str, root: Path) -> AsyncGenerator[asyncio.subprocess.Process, None]:
+    """Run a script in a process of its own, which is gone afterwards."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script, str(root)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    try:
+        async with asyncio.timeout(60):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def line_of(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    return (await process.stdout.readline()).decode().rstrip("\n")
+
+
+async def outcome_of(script: str, root: Path) -> list[str]:
+    async with python(script, root) as process:
+        output, _ = await process.communicate()
+    return output.decode().split()
