@@ -90,8 +90,8 @@ class Checkpoint:
     async def confirm(self) -> None:
         """Make durable what was read: a process that was killed may have written it and not synced it.
 
-        Until that is done nothing may be removed on its word, and the other slot, which may be the only durable one, may
-        not be written. Writing the same bytes in the same place cannot tear them.
+        Until that is done nothing may be removed on its word, and the other slot, which may be the only durable one,
+        may not be written. Writing the same bytes in the same place cannot tear them.
         """
         if self.slot.sequence:
             await self._blob.write_at(self._place * SLOT_LENGTH, self.slot.to_bytes())

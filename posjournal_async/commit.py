@@ -194,7 +194,6 @@ class Writer:
             if not turn.is_last:
                 _refuse(turn.result, JournalFailed(self._partition, cause))
         self._turns = deque(last)
-        self._metrics.count("failures", 1, self._label)
         self._on_failure()
 
     # What exclusive operations are made of.
@@ -261,12 +260,17 @@ class Writer:
                 await self._commit_all()
             elif self._wanted_data > self.durable:
                 await self._commit_data()
-            elif len(data.oldest.buffer) >= PIECE or (self._turns and self._turns[0].payloads is not None):
+            elif len(data.oldest.buffer) >= PIECE or self._is_room_wanted():
                 await self._write()
             self._admit()
         if self._turns and self._turns[0].operation is not None:
             await self._carry_out(self._turns[0])
         self._let_in()
+
+    def _is_room_wanted(self) -> bool:
+        """Whether the first in the queue is an append that does not fit beside what waits to be written."""
+        turn = self._turns[0] if self._turns else None
+        return turn is not None and turn.payloads is not None and not self._data.has_room_for(turn.length)
 
     async def _write(self) -> None:
         """Hand what is buffered to the storage."""
@@ -286,10 +290,11 @@ class Writer:
         """Make what is buffered durable, and its offsets; then let the checkpoint vouch for both."""
         tail = self._data.oldest
         size = tail.size
-        if tail.blob is not None or tail.buffer:
-            await self._create(tail)
-            self._metrics.count("bytes_written", len(tail.buffer), self._label)
-            await self._sync_both(tail)
+        if size == self._checkpoint.slot.durable:
+            return
+        await self._create(tail)
+        self._metrics.count("bytes_written", len(tail.buffer), self._label)
+        await self._sync_both(tail)
         await self._checkpoint.store(durable=size, boundary=self._checkpoint.slot.boundary)
         self._release(self._wait_all, size)
 
@@ -379,6 +384,9 @@ class Writer:
                 _resolve(turn.result, self._put(turn.payloads))
             except SizeOverflow as overflow:
                 _refuse(turn.result, overflow)
+            except BaseException as error:
+                _refuse(turn.result, self._error_of(error))
+                raise
 
     async def _append_long(self, payloads: Sequence[Payload]) -> int:
         """Append a run that is too long for one go, slice by slice; it becomes visible as a whole."""

@@ -110,6 +110,7 @@ class Journal(Generic[T]):
             journal_id=slot.journal_id,
             items_per_section=slot.items_per_section,
             first_of=self._first_of,
+            is_sealed=self._is_sealed,
             most=config.max_open_blobs,
         )
         self._reader = Reader(self._data, self._sealed)
@@ -530,8 +531,8 @@ class Journal(Generic[T]):
     async def close(self) -> None:
         """Make everything durable, then release the files and the lock.
 
-        Every call after this one raises `JournalClosed`. Calls that are under way are finished first. A cancelled close is finished behind the scenes. Closing again
-        waits for the same end, and says the same.
+        Every call after this one raises `JournalClosed`. Calls that are under way are finished first. A cancelled close
+        is finished behind the scenes. Closing again waits for the same end, and says the same.
 
         Raises:
             JournalFailed: The journal had failed; everything is released nevertheless.
@@ -664,6 +665,10 @@ class Journal(Generic[T]):
     def _first_of(self, section: int) -> int:
         """Return the position of a section's first record: its start, unless the journal started later."""
         return max(section * self._data.items_per_section, self._boundary)
+
+    def _is_sealed(self, section: int) -> bool:
+        """Whether a section is full, synced, and neither pruned nor discarded."""
+        return self._boundary // self._data.items_per_section <= section < self._data.oldest.header.section
 
     def _leave_behind(self) -> None:
         self._thread = 0

@@ -13,7 +13,6 @@ costs nothing on the hot path. The names:
 | `sections_pruned` | count | sections | a prune removed them |
 | `items_rewound` | count | items | a rewind discarded them |
 | `recoveries` | count | opens | an open had to repair something |
-| `failures` | count | journals | the journal failed |
 """
 
 from __future__ import annotations

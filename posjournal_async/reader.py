@@ -65,7 +65,7 @@ class Reader:
         return None if record is None else parse_record(record, salt, position)
 
     async def payload(self, position: int) -> Payload | None:
-        """Return a payload; None if items were discarded meanwhile, so that the caller has to look again.
+        """Return a payload; None if its section was removed or cut meanwhile, so that the caller has to look again.
 
         Raises:
             Corruption: The record is not there.
@@ -77,6 +77,8 @@ class Reader:
             found, start = await self._in_tail(tail, position)
         else:
             sealed = await self._sealed.acquire(section)
+            if sealed is None:
+                return None
             try:
                 found, start = await self._in_sealed(sealed, position)
             finally:
@@ -120,21 +122,30 @@ class Reader:
         )
 
     async def locate(self, position: int) -> Place | None:
-        """Return where a record is, having looked that it is there; None if items were discarded meanwhile."""
+        """Return where a record is, having looked that it is there; None if the caller has to look again.
+
+        Raises:
+            Corruption: The record is not there.
+        """
+        generation = self._data.generation
         section = position // self._items_per_section
         tail = self._data.unsealed(section)
         if tail is not None:
             return Place(tail.header.salt, tail.bounds_of(position)[0])
         sealed = await self._sealed.acquire(section)
+        if sealed is None:
+            return None
         try:
             if position == sealed.header.first:
                 return Place(sealed.header.salt, HEADER_LENGTH)
-            if await self.payload(position) is None:
-                return None
-            bounds = sealed.bounds_of(position)
-            return None if bounds is None else Place(sealed.header.salt, bounds[0])
+            payload, start = await self._in_sealed(sealed, position)
         finally:
             self._sealed.release(sealed)
+        if payload is not None:
+            return Place(sealed.header.salt, start)
+        if generation == self._data.generation:
+            raise self.corruption_at(position, start)
+        return None
 
     def fetch_at_once(self, section: int, start: int, length: int) -> bytes | None:
         """Return bytes of a section's records that are at hand, at most `length` of them; None if they are not.
@@ -153,8 +164,11 @@ class Reader:
             return None
         return sealed.read_at_once(start, min(length, max(sealed.end - start, 0)))
 
-    async def fetch(self, section: int, start: int, length: int) -> bytes:
-        """Return bytes of a section's records, at most `length` of them; none where the records end."""
+    async def fetch(self, section: int, start: int, length: int) -> bytes | None:
+        """Return bytes of a section's records, at most `length` of them; none where the records end.
+
+        None if the section was removed.
+        """
         tail = self._data.unsealed(section)
         if tail is not None:
             found = tail.in_memory(start, start + length)
@@ -163,6 +177,8 @@ class Reader:
             assert tail.blob is not None
             return await tail.blob.read_at(start, min(length, tail.written - start))
         sealed = await self._sealed.acquire(section)
+        if sealed is None:
+            return None
         try:
             return await sealed.blob.read_at(start, min(length, max(sealed.end - start, 0)))
         finally:

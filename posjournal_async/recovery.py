@@ -404,10 +404,9 @@ def _check_records(found: SectionFacts, header: Header, size: int, durable: int,
 def _rewrite_of(scan: Scan, header: Header, durable: int) -> Rewrite | None:
     """Return what has to be done to a blob so that all of its records are durable and nothing is behind them."""
     above = durable - header.first
+    start = scan.starts[above] if 0 <= above < len(scan.starts) else scan.end
     if above <= 0:
-        start = 0  # nothing shows that the header is durable
-    else:
-        start = scan.starts[above] if above < len(scan.starts) else scan.end
+        start = 0  # nothing shows that even the header is durable
     if start == scan.end == scan.length:
         return None
     return Rewrite(header.section, start, scan.end, scan.length)

@@ -98,7 +98,7 @@ async def _runs(
     """
     piece = max(buffer // _SHARES, 1)
     position = snapshot.start
-    ahead: asyncio.Task[bytes] | None = None
+    ahead: asyncio.Task[bytes | None] | None = None
     try:
         while position < snapshot.stop:
             snapshot.check(position)
@@ -117,6 +117,8 @@ async def _runs(
                     await asyncio.sleep(0)
                     fetched = await reader.fetch(section, at, wanted) if found is None else found
                 snapshot.check(position)
+                if fetched is None:
+                    continue  # it became the last section again, which the next round finds
                 at += len(fetched)
                 run = rest + fetched
                 records = parse_records(run, place.salt, position, min(stop, snapshot.limit) - position)
@@ -139,7 +141,7 @@ async def _runs(
             ahead.cancel()
 
 
-def _retrieve(ahead: asyncio.Task[bytes]) -> None:
+def _retrieve(ahead: asyncio.Task[bytes | None]) -> None:
     """Look at a failure that nobody may come for: a replay can be abandoned at any item."""
     if not ahead.cancelled():
         ahead.exception()

@@ -87,6 +87,7 @@ class SealedSections:
         journal_id: int,
         items_per_section: int,
         first_of: Callable[[int], int],
+        is_sealed: Callable[[int], bool],
         most: int,
     ) -> None:
         self._sections = sections
@@ -94,6 +95,7 @@ class SealedSections:
         self._journal_id = journal_id
         self._items_per_section = items_per_section
         self._first_of = first_of
+        self._is_sealed = is_sealed
         self._most = most
         self._kept: OrderedDict[int, SealedSection] = OrderedDict()
         self._openings: dict[int, _Opening] = {}
@@ -109,8 +111,11 @@ class SealedSections:
             self._kept.move_to_end(section)
         return sealed
 
-    async def acquire(self, section: int) -> SealedSection:
-        """Return a sealed section that stays open until `release`, opening it if need be.
+    async def acquire(self, section: int) -> SealedSection | None:
+        """Return a sealed section that stays open until `release`, opening it if need be; None if it is not sealed.
+
+        Nothing is awaited between asking whether it is and putting its opening on record, where `forget` finds it:
+        a section that is gone must not be opened, since opening makes a blob that is missing.
 
         Raises:
             Corruption: The blob is not what was sealed.
@@ -119,6 +124,8 @@ class SealedSections:
         if sealed is not None:
             sealed.users += 1
             return sealed
+        if not self._is_sealed(section):
+            return None
         opening = self._openings.get(section)
         if opening is None:
             opening = self._openings[section] = _Opening()
@@ -149,6 +156,7 @@ class SealedSections:
     async def take(self, section: int) -> SealedSection:
         """Return a sealed section whose blob belongs to the caller from now on; readers that are at it may finish."""
         sealed = await self.acquire(section)
+        assert sealed is not None, "a section that is not sealed was taken"
         self.release(sealed)
         # No await since: it is kept, or retired for want of room and then still in the hands of nobody else.
         self._kept.pop(section, None)

@@ -42,7 +42,7 @@ def _translated(partition: str, blob: bytes | None, doing: str) -> Iterator[None
     """Turn what the system raises into `StorageError`: the only place where that is done for files."""
     try:
         yield
-    except StorageError:
+    except (JournalLocked, StorageError):  # OSErrors too, and translated already
         raise
     except OSError as error:
         raise StorageError(partition, blob, error.errno, doing) from error
@@ -160,7 +160,7 @@ def _close_unclaimed_lock(locking: asyncio.Future[int]) -> None:
 
 
 class FileBlob:
-    """An open file. Its calls run one after the other in the order in which they were made, on threads of the storage."""
+    """An open file. Its calls run one after the other, in the order in which they were made, on threads."""
 
     def __init__(self, fd: int, partition: str, name: bytes, lane: Lane) -> None:
         self._fd = fd
