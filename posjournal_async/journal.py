@@ -569,14 +569,18 @@ class Journal(Generic[T]):
         return ending
 
     async def _close(self) -> None:
-        failure = self._writer.failure
-        try:
-            if failure is None:
+        if self._writer.failure is None:
+            try:
                 await self._writer.commit_all()
-        finally:
+            finally:
+                await self._release()
+            return
+        failed = JournalFailed(self._config.partition, self._writer.failure)
+        try:
             await self._release()
-        if failure is not None:
-            raise Refusal(JournalFailed(self._config.partition, failure))
+        except Exception as error:  # noqa: BLE001 - the first failure is the one to tell
+            failed.add_note(f"releasing the journal failed too: {error}")
+        raise Refusal(failed)
 
     async def _destroy(self) -> None:
         """Put the end on record, then remove data, offsets and checkpoint in that order."""
