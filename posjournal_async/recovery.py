@@ -182,7 +182,8 @@ class Plan:
     def is_clean(self) -> bool:
         """Whether there is nothing to write or remove, as far as the data goes."""
         removed = self.prune_data or self.drop_data or self.prune_offsets or self.drop_offsets
-        return not (removed or self.rewrites) and self.was_durable == self.size
+        is_cut = any(rewrite.end < rewrite.length for rewrite in self.rewrites)
+        return not (removed or is_cut) and self.was_durable == self.size
 
 
 # Observe.
@@ -357,8 +358,7 @@ def _longest_prefix(
             break  # an interrupted creation
         length += 1
         if found.scan is not None:
-            rewrite = _rewrite_of(found.scan, header, slot.durable)
-            rewrites += [rewrite] if rewrite is not None else []
+            rewrites.append(_rewrite_of(found.scan, header, slot.durable))
         end = (section + 1) * ips
         size = end if found.count is None else header.first + found.count
         _check_records(found, header, size, slot.durable, expectation)
@@ -401,14 +401,12 @@ def _check_records(found: SectionFacts, header: Header, size: int, durable: int,
         raise Corruption("section", f"{end - header.first} records", "more", partition, section, scan.end, end)
 
 
-def _rewrite_of(scan: Scan, header: Header, durable: int) -> Rewrite | None:
+def _rewrite_of(scan: Scan, header: Header, durable: int) -> Rewrite:
     """Return what has to be done to a blob so that all of its records are durable and nothing is behind them."""
     above = durable - header.first
     start = scan.starts[above] if 0 <= above < len(scan.starts) else scan.end
     if above <= 0:
         start = 0  # nothing shows that even the header is durable
-    if start == scan.end == scan.length:
-        return None
     return Rewrite(header.section, start, scan.end, scan.length)
 
 
@@ -441,7 +439,7 @@ async def repair(
     try:
         for section in plan.align:
             header, starts, end = await _records_of(data, facts, section)
-            was_synced = header.first + len(starts) <= plan.was_durable
+            was_synced = 0 < len(starts) <= plan.was_durable - header.first
             index, is_other = await offsets.align(header, starts, was_synced=was_synced)
             rebuilt += is_other
             if section == plan.tail:
@@ -477,9 +475,9 @@ async def _write_again(data: Sections, rewrite: Rewrite) -> None:
     """
     blob, _ = await data.open(rewrite.section)
     try:
-        if rewrite.length > rewrite.end:
-            await blob.resize(rewrite.end)
-            await blob.sync()
+        # Also where it has that length already: a rewind that was killed may have cut it and not synced it.
+        await blob.resize(rewrite.end)
+        await blob.sync()
         for start in range(rewrite.start, rewrite.end, _COPY_PIECE):
             await blob.write_at(start, await blob.read_at(start, min(_COPY_PIECE, rewrite.end - start)))
         if rewrite.start < rewrite.end:

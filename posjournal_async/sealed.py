@@ -129,7 +129,9 @@ class SealedSections:
         opening = self._openings.get(section)
         if opening is None:
             opening = self._openings[section] = _Opening()
-            opening.task = asyncio.get_running_loop().create_task(self._open(section, opening))
+            # Asked now: a prune may move the boundary beyond this section while it is being opened.
+            first = self._first_of(section)
+            opening.task = asyncio.get_running_loop().create_task(self._open(section, first, opening))
             opening.task.add_done_callback(_retrieve)
         opening.waiters += 1
         try:
@@ -216,11 +218,11 @@ class SealedSections:
         sealed.starts, sealed.end = scan.starts, scan.end
         return True
 
-    async def _open(self, section: int, opening: _Opening) -> SealedSection:
+    async def _open(self, section: int, first: int, opening: _Opening) -> SealedSection:
         try:
             blob, length = await self._sections.open(section)
             try:
-                sealed = await self._read(section, blob, length)
+                sealed = await self._read(section, first, blob, length)
             except BaseException:
                 await blob.close()
                 raise
@@ -231,14 +233,14 @@ class SealedSections:
         finally:
             del self._openings[section]
 
-    async def _read(self, section: int, blob: Blob, length: int) -> SealedSection:
+    async def _read(self, section: int, first: int, blob: Blob, length: int) -> SealedSection:
         partition = self._sections.partition
         header = await self._sections.read_header(blob, length)
         if not isinstance(header, Header):
             raise Corruption(
                 "header of a sealed section", "one that checks out", header.fault.value, partition, section
             )
-        expected = (self._journal_id, section, self._items_per_section, self._first_of(section))
+        expected = (self._journal_id, section, self._items_per_section, first)
         found = (header.journal_id, header.section, header.items_per_section, header.first)
         if found != expected:
             what = "journal id, section, items per section and first position"

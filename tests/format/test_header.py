@@ -128,7 +128,7 @@ def test_any_header_may_be_interrupted_anywhere(header: Header, kept: int, zeros
 
 
 def test_a_prefix_with_something_behind_the_header_is_damage() -> None:
-    """The header is durable before a record is written, so a longer blob without one was damaged, also if all is zeros."""
+    """The header is durable before a record is written, so a longer blob without one was damaged, zeros too."""
     for kept in range(64):
         start = HEAD[:kept].ljust(64, b"\0")
         assert parse_header(start, 65) == DAMAGED

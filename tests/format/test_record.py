@@ -47,7 +47,7 @@ def ends_of(items: list[tuple[bytes, bool]], start: int = 0) -> list[int]:
 # One record.
 
 
-@given(PAYLOADS, SALTS, POSITIONS, st.booleans())
+@given(payload=PAYLOADS, salt=SALTS, position=POSITIONS, compressed=st.booleans())
 def test_a_record_is_encoded_as_the_format_says(payload: bytes, salt: int, position: int, *, compressed: bool) -> None:
     """Every record has the bytes that the independent writer gives it."""
     assert record_of(payload, salt, position, compressed=compressed) == writer.record(
@@ -55,7 +55,7 @@ def test_a_record_is_encoded_as_the_format_says(payload: bytes, salt: int, posit
     )
 
 
-@given(PAYLOADS, SALTS, POSITIONS, st.booleans())
+@given(payload=PAYLOADS, salt=SALTS, position=POSITIONS, compressed=st.booleans())
 def test_parsing_inverts_encoding(payload: bytes, salt: int, position: int, *, compressed: bool) -> None:
     """What was encoded is parsed as itself."""
     record = record_of(payload, salt, position, compressed=compressed)
@@ -70,7 +70,7 @@ def test_positions_and_salts_at_their_edges_survive(payload: bytes, salt: int, p
     assert parse_record(record_of(payload, salt, position), salt, position) == (payload, False)
 
 
-@given(PAYLOADS, SALTS, POSITIONS, st.booleans(), st.integers(min_value=0))
+@given(payload=PAYLOADS, salt=SALTS, position=POSITIONS, bit=st.integers(min_value=0), compressed=st.booleans())
 def test_a_flipped_bit_is_refused(payload: bytes, salt: int, position: int, bit: int, *, compressed: bool) -> None:
     """No single bit of a record can change unnoticed, the one that says that it is compressed included."""
     record = bytearray(record_of(payload, salt, position, compressed=compressed))
@@ -90,7 +90,7 @@ def test_every_flipped_bit_of_a_record_is_refused() -> None:
         assert parse_records(bytes(flipped), SALT, 7, 1).payloads == [], bit
 
 
-@given(PAYLOADS, SALTS, POSITIONS, POSITIONS, st.booleans())
+@given(payload=PAYLOADS, salt=SALTS, position=POSITIONS, other=POSITIONS, compressed=st.booleans())
 def test_a_record_is_refused_at_another_position(
     payload: bytes, salt: int, position: int, other: int, *, compressed: bool
 ) -> None:
