@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from posjournal_async.data import PIECE
-from posjournal_async.errors import JournalFailed, SizeOverflow
+from posjournal_async.errors import JournalClosed, JournalFailed, SizeOverflow
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.sealed import SealedSection
 from posjournal_async.tail import LARGEST_SIZE
@@ -107,6 +107,7 @@ class Writer:
         self._turns: deque[_Turn] = deque()
         self._task: asyncio.Task[None] | None = None
         self._is_shut = False
+        self._is_over = False
         self._let_in()
 
     # What callers ask for.
@@ -240,8 +241,12 @@ class Writer:
             raise
         finally:
             self._task = None
+            if self._is_over:
+                self._turn_away()
 
     def _has_work(self) -> bool:
+        if self._is_over:
+            return False  # the files are closed, and may be somebody else's
         if self._turns:
             return True
         return self.failure is None and (
@@ -352,6 +357,7 @@ class Writer:
             _refuse(turn.result, self._error_of(error))
             raise
         finally:
+            self._is_over = turn.is_last
             if self._turns and self._turns[0] is turn:
                 self._turns.popleft()
 
@@ -443,10 +449,19 @@ class Writer:
         if reached >= size:
             return
         self.check_sound()
+        if self._is_over:
+            raise JournalClosed(self._partition)
         future: asyncio.Future[None] = self._loop.create_future()
         waiters.append((size, future))
         self._kick()
         await future
+
+    def _turn_away(self) -> None:
+        """Tell those who still wait for a size that the journal is gone."""
+        for waiters in (self._wait_data, self._wait_all):
+            for _, future in waiters:
+                _refuse(future, JournalClosed(self._partition))
+            waiters.clear()
 
     def _became_durable(self, size: int) -> None:
         self._metrics.count("commits", 1, self._label)

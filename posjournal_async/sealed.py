@@ -159,10 +159,16 @@ class SealedSections:
         """Return a sealed section whose blob belongs to the caller from now on; readers that are at it may finish."""
         sealed = await self.acquire(section)
         assert sealed is not None, "a section that is not sealed was taken"
-        self.release(sealed)
-        # No await since: it is kept, or retired for want of room and then still in the hands of nobody else.
-        self._kept.pop(section, None)
+        sealed.users -= 1
+        # It may have been retired for want of room while this call waited, and even opened once more by another
+        # reader. Nobody but the caller closes it from now on, and nobody finds another handle of a section that is cut.
+        sealed.is_retired = False
         self._handles.discard(sealed)
+        kept = self._kept.get(section)
+        if kept is sealed:
+            del self._kept[section]
+        elif kept is not None:
+            self._retire(section)
         return sealed
 
     async def forget(self, sections: Iterable[int]) -> None:

@@ -385,6 +385,8 @@ class StorageContract:
     async def test_cancelled_callers_do_not_disturb_the_others(self, storage: Storage, turns: int) -> None:
         """Every other write of many is cancelled: the rest land in order, these whole or not at all."""
         slot = 4_096
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
         async with _opened(storage) as blob:
             calls = [blob.write_at((i % 50) * slot, bytes([1 + i]) * slot) for i in range(100)]
             writes = _started(*calls)
@@ -399,6 +401,7 @@ class StorageContract:
                 # Call i wrote to the slot, then call i + 50: none of the two was cancelled, or both were.
                 marks = [1 + i + 50] if i % 2 else [0, 1 + i, 1 + i + 50]
                 assert found in [bytes([mark]) * slot for mark in marks]
+        assert complaints == []
 
     async def test_blobs_do_not_wait_for_each_other_for_ever(self, storage: Storage) -> None:
         """Far more operations than any backend has threads are under way on many blobs, and all finish."""
@@ -569,19 +572,17 @@ class StorageContract:
                 assert blob.read_at_once(offset, length) is None
 
     async def test_reading_a_closed_blob_at_once_reads_nothing(self, storage: Storage) -> None:
-        """`ReadsAtOnce`: a closed blob gives None or an error, and never the bytes of some other file."""
+        """`ReadsAtOnce`: from the call of close on it gives None or an error, never the bytes of some other file."""
         blob, _ = await storage.open(PARTITION, NAME)
         await blob.write_at(0, b"hello")
-        await blob.close()
-        if not isinstance(blob, ReadsAtOnce):
-            pytest.skip("the blobs of this storage do not read at once")
+        closing = _started(blob.write_at(5, bytes(LARGE)), blob.close())
+        await _turns(1)
+        found = [_read_at_once(blob)]
+        await asyncio.gather(*closing)
         async with _opened(storage, OTHER_NAME) as other:
             await other.write_at(0, b"other")
-            try:
-                found = blob.read_at_once(0, 5)
-            except StorageError:
-                found = None
-            assert found is None
+            found.append(_read_at_once(blob))
+        assert found == [None, None]
 
     async def test_writing_durably_writes_in_order(self, storage: Storage) -> None:
         """`WritesDurably`: `write_at`, then `sync`, in order with all other operations, and refused when closed."""
@@ -617,6 +618,16 @@ class StorageContract:
         with pytest.raises(ValueError):  # noqa: PT011 - its message is not a promise
             await storage.remove_many(PARTITION, [NAME, name])
         assert await storage.scan(PARTITION) == [NAME]
+
+
+def _read_at_once(blob: Blob) -> bytes | None:
+    """Read the first 5 bytes at once, with None for a refusal."""
+    if not isinstance(blob, ReadsAtOnce):
+        pytest.skip("the blobs of this storage do not read at once")
+    try:
+        return blob.read_at_once(0, 5)
+    except StorageError:
+        return None
 
 
 @asynccontextmanager
