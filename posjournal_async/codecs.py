@@ -43,7 +43,8 @@ class Codec(Protocol[T]):
 class MsgpackCodec:
     """Items that MessagePack knows: None, bool, int, float, str, bytes, lists and dicts of these, datetime with a zone.
 
-    Tuples come back as lists. Integers range from -2**63 to 2**64 - 1.
+    Tuples come back as lists, so a tuple cannot be a key. Integers range from -2**63 to 2**64 - 1, and nesting goes
+    1,024 levels deep: what is nested deeper, or has a tuple for a key, is stored and raises `CodecError` when read.
 
     Example:
         >>> codec = MsgpackCodec()
@@ -60,7 +61,7 @@ class MsgpackCodec:
         self.encode = msgpack.Packer(datetime=True).pack
 
     def decode(self, data: bytes, /) -> Any:
-        """Return the item. Maps may have any keys that can be hashed."""
+        """Return the item. Keys need not be strings."""
         return msgpack.unpackb(data, strict_map_key=False, timestamp=3)
 
 
@@ -90,7 +91,10 @@ class BytesCodec:
 
 
 class JsonCodec:
-    """Items that JSON knows, as compact UTF-8; `NaN` and infinities are refused, since no other reader would take them.
+    """Items that JSON knows, as compact UTF-8.
+
+    `NaN` and infinities are refused, since no other reader would take them. Tuples come back as lists, and keys as
+    strings.
 
     Example:
         >>> JsonCodec().encode({"id": 7})

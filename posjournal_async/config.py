@@ -71,6 +71,9 @@ class Config(Generic[T]):
         _check_range("max_open_blobs", self.max_open_blobs, 1, 2**20)
         if self.compression is not None:
             _check_range("compression", self.compression, -131_072, 22)
+        for needed in ("name", "encode", "decode"):
+            if not hasattr(self.codec, needed):
+                raise TypeError(f"codec: expected a Codec, found {type(self.codec).__name__} without {needed}")
         name = self.codec.name
         if not isinstance(name, str):
             raise TypeError(f"codec name: expected str, found {type(name).__name__}")

@@ -6,6 +6,7 @@ An error carries its facts as attributes, builds its message from them, pickles,
 from __future__ import annotations
 
 import os
+from errno import EAGAIN
 
 __all__ = [
     "AppendError",
@@ -222,7 +223,7 @@ class JournalLocked(JournalError, OSError):
     """
 
     def __init__(self, partition: str, holder: int | None = None) -> None:
-        super().__init__(partition, holder)
+        OSError.__init__(self, EAGAIN, os.strerror(EAGAIN))  # what flock(2) says
         self.partition = partition
         self.holder = holder
 
@@ -279,10 +280,9 @@ class StorageError(JournalError, OSError):
     """
 
     def __init__(self, partition: str, blob: bytes | None, errno: int | None, doing: str) -> None:
-        super().__init__(partition, blob, errno, doing)
+        OSError.__init__(self, errno, None if errno is None else os.strerror(errno))
         self.partition = partition
         self.blob = blob
-        self.errno = errno
         self.doing = doing
 
     def __reduce__(self) -> tuple[type[StorageError], tuple[str, bytes | None, int | None, str]]:

@@ -167,7 +167,7 @@ class FileBlob:
         self._partition = partition
         self._name = name
         self._lane = lane
-        self._is_closing = False
+        self._closing: asyncio.Future[None] | None = None
         self._can_read_at_once = _NOWAIT != 0
         self._was_resized = False
 
@@ -181,7 +181,7 @@ class FileBlob:
 
         The read is preadv2(2) with RWF_NOWAIT: it takes what is in the page cache and never waits for the device.
         """
-        if self._is_closing or not self._can_read_at_once:
+        if self._closing is not None or not self._can_read_at_once:
             return None
         buffer = bytearray(length)
         try:
@@ -227,15 +227,14 @@ class FileBlob:
 
     async def close(self) -> None:
         """Release the handle when everything called before is done; makes nothing durable. Closing twice is fine."""
-        if self._is_closing:
-            return
-        self._is_closing = True
+        if self._closing is None:
+            self._closing = self._lane.submit(self._close)
         with _translated(self._partition, self._name, "close"):
-            await self._lane.submit(self._close)
+            await asyncio.shield(self._closing)
 
     @contextmanager
     def _doing(self, what: str) -> Iterator[None]:
-        if self._is_closing:
+        if self._closing is not None:
             raise StorageError(self._partition, self._name, EBADF, what)
         with _translated(self._partition, self._name, what):
             yield

@@ -138,6 +138,23 @@ def test_zeros_are_never_a_record(length: int, salt: int, position: int) -> None
         assert found.fault is RecordFault.BAD
 
 
+@pytest.mark.parametrize("position", [0, 1, SALT, 2**32 + SALT])
+def test_zeros_are_never_a_record_where_their_checksum_is_good(position: int) -> None:
+    """The checksum of nothing is zero where the low bits of the position are the salt; the length keeps zeros out."""
+    salt = position % 2**32
+    assert parse_record(bytes(8), salt, position) is None
+    assert parse_records(bytes(8), salt, position, 1).fault is RecordFault.BAD
+
+
+@given(payload=PAYLOADS, claimed=st.integers(0, 400), salt=SALTS, position=POSITIONS)
+def test_a_length_that_is_not_the_payloads_is_refused(payload: bytes, claimed: int, salt: int, position: int) -> None:
+    """A checksum that vouches for it does not make another length the record's."""
+    assume(claimed != len(payload) + 1)
+    seed = (salt ^ position ^ claimed) % 2**32
+    record = claimed.to_bytes(4, "little") + writer.crc32c(payload, seed).to_bytes(4, "little") + payload
+    assert parse_record(record, salt, position) is None
+
+
 @given(st.binary(max_size=64), SALTS, POSITIONS)
 def test_a_compressed_record_of_length_minus_one_is_bad(behind: bytes, salt: int, position: int) -> None:
     """A word with nothing but the compressed bit does not reach back into its own head."""

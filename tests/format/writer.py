@@ -470,8 +470,6 @@ def _header_of(blob: bytes, magic: bytes, section: int, checkpoint: Checkpoint) 
         raise Malformed(f"header: expected {magic!r}, version 1, zeros and the journal's id, found {same}")
     if (number, items_per_section, codec) != (section, checkpoint.items_per_section, checkpoint.codec):
         raise Malformed(f"header of section {section}: expected the values of the journal, found {fields.hex()}")
-    if first // items_per_section != section:
-        raise Malformed(f"header of section {section}: expected a position of the section, found {first}")
     return _Header(section, first, salt)
 
 

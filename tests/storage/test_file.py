@@ -538,6 +538,53 @@ async def test_cancelled_calls_leave_no_handle_open(root: Path, turns: int) -> N
 
 
 @needs_proc
+@pytest.mark.parametrize(
+    ("doing", "module", "call"),
+    [
+        (lambda storage: storage.open("p", NAME), os, "fsync"),
+        (lambda storage: storage.lock("p"), fcntl, "flock"),
+    ],
+    ids=["open", "lock"],
+)
+def test_a_call_that_outlives_its_event_loop_leaves_no_handle_open(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    doing: Callable[[FileStorage], Awaitable[object]],
+    module: Any,
+    call: str,
+) -> None:
+    """The loop is closed while a thread is at work; what it then brings is let go, and a lock can be taken again."""
+    storage = FileStorage(root, threads=1)
+    is_under_way, may_go_on = threading.Event(), threading.Event()
+    original = getattr(module, call)
+
+    def delayed(*args: Any) -> Any:
+        is_under_way.set()
+        assert may_go_on.wait(timeout=30)
+        return original(*args)
+
+    async def leave_it_under_way() -> None:
+        abandoned = asyncio.ensure_future(doing(storage))
+        await asyncio.to_thread(is_under_way.wait, 30)
+        abandoned.cancel()
+
+    async def come_back() -> None:
+        await storage.scan("p")  # behind the other call on the one thread
+        lock = await storage.lock("p")
+        await lock.release()
+
+    asyncio.run(write(storage, b"other"))
+    before = open_handles()
+    with monkeypatch.context() as patched:
+        patched.setattr(module, call, delayed)
+        asyncio.run(leave_it_under_way())
+        may_go_on.set()
+        asyncio.run(come_back())
+    gc.collect()
+    assert open_handles() == before
+
+
+@needs_proc
 async def test_a_blob_that_nobody_closed_is_closed_when_it_is_collected(storage: FileStorage) -> None:
     """A blob that was lost costs its handle no longer than it lives."""
     await write(storage, NAME)
@@ -684,6 +731,27 @@ async def test_deleting_files_lets_nobody_in(storage: FileStorage, root: Path) -
     with pytest.raises(JournalLocked):
         await storage.lock("p")
     assert outcome_of(TRY_ELSEWHERE, root) == "refused"
+    await lock.release()
+
+
+async def test_a_lock_on_a_directory_that_was_just_removed_is_not_taken(
+    storage: FileStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the directory and locking it, its holder may remove it: then the lock is on the new one."""
+    flock = fcntl.flock
+    removed: list[int] = []
+
+    def overtaken(fd: int, operation: int) -> None:
+        if not removed:
+            (root / "p").rmdir()
+            removed.append(fd)
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    lock = await storage.lock("p")
+    assert (root / "p").is_dir()
+    with pytest.raises(JournalLocked):
+        await storage.lock("p")
     await lock.release()
 
 
