@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgpack
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 __all__ = ["BytesCodec", "Codec", "JsonCodec", "MsgpackCodec"]
 
 T = TypeVar("T")
+
+# msgpack ships no types; this is its door.
+_msgpack: Any = msgpack
 
 
 class Codec(Protocol[T]):
@@ -52,17 +55,16 @@ class MsgpackCodec:
         {'id': 7, 'tags': ['a', 'b']}
     """
 
-    name: ClassVar[str] = "msgpack"
-    encode: Callable[[Any], bytes]
+    name = "msgpack"
 
     def __init__(self) -> None:
         # One Packer for all items: making one costs as much as packing a small dict. `pack` keeps no state between
         # calls, also after one that raised (autoreset).
-        self.encode = msgpack.Packer(datetime=True).pack
+        self.encode: Callable[[Any], bytes] = _msgpack.Packer(datetime=True).pack
 
     def decode(self, data: bytes, /) -> Any:
         """Return the item. Keys need not be strings."""
-        return msgpack.unpackb(data, strict_map_key=False, timestamp=3)
+        return _msgpack.unpackb(data, strict_map_key=False, timestamp=3)
 
 
 class BytesCodec:
@@ -75,7 +77,7 @@ class BytesCodec:
         b'raw'
     """
 
-    name: ClassVar[str] = "bytes"
+    name = "bytes"
 
     def encode(self, item: bytes | bytearray | memoryview, /) -> bytes:
         """Return the item itself, or a copy of it where it could still change."""
@@ -101,7 +103,7 @@ class JsonCodec:
         b'{"id":7}'
     """
 
-    name: ClassVar[str] = "json"
+    name = "json"
 
     def __init__(self) -> None:
         self._encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

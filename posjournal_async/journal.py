@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["Journal"]
 
 T = TypeVar("T", default=Any)
+U = TypeVar("U")  # of the class methods: a bare `Journal` is a `Journal[Any]`, and `Journal.init` is none
 
 _DEFAULT_BUFFER = 256 * 1024
 
@@ -133,7 +134,7 @@ class Journal(Generic[T]):
     # Opening.
 
     @classmethod
-    async def init(cls, context: Context, config: Config[T]) -> Journal[T]:
+    async def init(cls, context: Context, config: Config[U]) -> Journal[U]:
         """Open a journal, creating it if it is missing, and repair what a crash left.
 
         Everything that it shows is durable when this returns. Cancelling stops the waiting; the opening is then
@@ -148,11 +149,11 @@ class Journal(Generic[T]):
         return await _opened(cls._init(context, config))
 
     @classmethod
-    async def _init(cls, context: Context, config: Config[T]) -> Journal[T]:
-        return cls(context, config, await open_existing(context, config))
+    async def _init(cls, context: Context, config: Config[U]) -> Journal[U]:
+        return Journal(context, config, await open_existing(context, config))
 
     @classmethod
-    async def init_at_size(cls, context: Context, config: Config[T], size: int) -> Journal[T]:
+    async def init_at_size(cls, context: Context, config: Config[U], size: int) -> Journal[U]:
         """Replace whatever exists by an empty journal whose next append gets position `size`.
 
         All positions below `size` count as pruned. A crash inside leaves the old journal whole, or a reset that the
@@ -173,11 +174,11 @@ class Journal(Generic[T]):
         return await _opened(cls._init_at_size(context, config, size))
 
     @classmethod
-    async def _init_at_size(cls, context: Context, config: Config[T], size: int) -> Journal[T]:
-        return cls(context, config, await open_at_size(context, config, size))
+    async def _init_at_size(cls, context: Context, config: Config[U], size: int) -> Journal[U]:
+        return Journal(context, config, await open_at_size(context, config, size))
 
     @classmethod
-    async def init_sync(cls, context: Context, config: Config[T], positions: range) -> Journal[T]:
+    async def init_sync(cls, context: Context, config: Config[U], positions: range) -> Journal[U]:
         """Open a journal to receive the items of `positions` from somebody who has them.
 
         What it holds of them is kept: items before the section of `positions.start` are pruned, items from
@@ -306,7 +307,7 @@ class Journal(Generic[T]):
                 raise ValueError(f"positions: expected each to be larger than the one before, found {before}, {after}")
         for position in wanted[-1:] + wanted[:1]:
             self._check_readable(position)
-        items = []
+        items: list[T] = []
         for number, position in enumerate(wanted, 1):
             items.append(await self.read(position))
             if number % _BATCH == 0:

@@ -126,7 +126,7 @@ class Facts:
     damaged_slots: int = 0
     data: Sequence[int] = ()
     offsets: Sequence[int] = ()
-    sections: Mapping[int, SectionFacts] = field(default_factory=dict)
+    sections: Mapping[int, SectionFacts] = field(default_factory=dict[int, SectionFacts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
     kept = [section for section in data_sections if section >= slot.boundary // ips]
     doubtful = min(slot.durable // ips, kept[-1]) if kept else 0
     unindexed = set(_unindexed(kept, offsets_sections))
-    sections = {}
+    sections: dict[int, SectionFacts] = {}
     for section in kept:
         if section >= doubtful:
             sections[section] = await _look_at(data, section)
@@ -343,7 +343,7 @@ def _longest_prefix(
     slot = facts.slot
     ips = slot.items_per_section
     size = slot.boundary
-    rewrites = []
+    rewrites: list[Rewrite] = []
     length = 0
     for section in kept:
         if section != size // ips:

@@ -107,10 +107,11 @@ async def _runs(
             place = await reader.locate(position)
             if place is None:
                 continue
-            at, rest, wanted = place.start, b"", piece
+            at, wanted = place.start, piece
+            rest: bytes = b""
             while position < stop:
                 if ahead is not None:
-                    fetched = await ahead
+                    fetched: bytes | None = await ahead
                     ahead = None
                 else:
                     found = reader.fetch_at_once(section, at, wanted)
@@ -120,7 +121,7 @@ async def _runs(
                 if fetched is None:
                     continue  # it became the last section again, which the next round finds
                 at += len(fetched)
-                run = rest + fetched
+                run: bytes = rest + fetched
                 records = parse_records(run, place.salt, position, min(stop, snapshot.limit) - position)
                 if not records.ends:
                     if records.fault is RecordFault.BAD or not fetched:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
 __all__ = [
     "lock_holder",
@@ -55,7 +55,7 @@ def sync_file(fd: int) -> None:
 
 
 @contextmanager
-def _closing(fd: int) -> Iterator[int]:
+def _closing(fd: int) -> Generator[int]:
     try:
         yield fd
     finally:
@@ -95,23 +95,51 @@ def _find_partition(root: Path, partition: str) -> int | None:
         return None
 
 
-def open_blob(root: Path, partition: str, name: bytes) -> tuple[int, int]:
-    """Open a blob's file and return its handle and its length in bytes; a file that was missing is made, durably."""
+class Handle:
+    """An open file descriptor that somebody owns: it is closed once, at the latest when nobody has it any more.
+
+    A thread hands its result to an event loop, which may be gone, or to a task, which may be cancelled; what nobody
+    takes is closed.
+
+    Attributes:
+        fd: The descriptor; -1 once it is closed.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        """Close the descriptor. Closing twice is fine."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    @contextmanager
+    def closed_on_error(self) -> Generator[None]:
+        """Close the descriptor at once if the block raises: the error's traceback would keep it open."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def open_blob(root: Path, partition: str, name: bytes) -> tuple[Handle, int]:
+    """Open a blob's file and return it with its length in bytes; a file that was missing is made, durably."""
     with _closing(_open_partition(root, partition)) as directory:
         file = name.hex()
         try:
-            fd = os.open(file, _OPEN_BLOB, dir_fd=directory)
-            is_new = False
+            handle = Handle(os.open(file, _OPEN_BLOB, dir_fd=directory))
         except FileNotFoundError:
-            fd = os.open(file, _OPEN_BLOB | os.O_CREAT, _FILE_MODE, dir_fd=directory)
-            is_new = True
-        try:
-            if is_new:
-                sync_file(directory)
-            return fd, _length_of_regular_file(fd)
-        except BaseException:
-            os.close(fd)
-            raise
+            handle = Handle(os.open(file, _OPEN_BLOB | os.O_CREAT, _FILE_MODE, dir_fd=directory))
+            sync_file(directory)
+        with handle.closed_on_error():
+            return handle, _length_of_regular_file(handle.fd)
 
 
 def _length_of_regular_file(fd: int) -> int:
@@ -166,7 +194,7 @@ def scan_partition(root: Path, partition: str) -> list[bytes]:
         ]
 
 
-def lock_partition(root: Path, partition: str) -> int:
+def lock_partition(root: Path, partition: str) -> Handle:
     """Lock a partition's directory and return the handle that holds the lock.
 
     The lock is on the directory itself: there is no lock file that somebody could delete to get in.
@@ -175,16 +203,13 @@ def lock_partition(root: Path, partition: str) -> int:
         BlockingIOError: Somebody has it.
     """
     while True:
-        fd = _open_partition(root, partition)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handle = Handle(_open_partition(root, partition))
+        with handle.closed_on_error():
+            fcntl.flock(handle.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The holder before may have removed the directory between the open and the lock.
-            if _is_same_directory(fd, root / partition):
-                return fd
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
+            if _is_same_directory(handle.fd, root / partition):
+                return handle
+        handle.close()
 
 
 def _is_same_directory(fd: int, path: Path) -> bool:

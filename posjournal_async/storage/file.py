@@ -20,7 +20,7 @@ from posjournal_async.storage.lane import Lane
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from typing_extensions import Buffer
 
@@ -38,7 +38,7 @@ _lock_holder = aiofiles.os.wrap(directory.lock_holder)
 
 
 @contextmanager
-def _translated(partition: str, blob: bytes | None, doing: str) -> Iterator[None]:
+def _translated(partition: str, blob: bytes | None, doing: str) -> Generator[None]:
     """Turn what the system raises into `StorageError`: the only place where that is done for files."""
     try:
         yield
@@ -95,14 +95,9 @@ class FileStorage:
         """
         check_partition_name(partition)
         check_blob_name(name)
-        opening = asyncio.ensure_future(_open_blob(self._root, partition, name, executor=self._executor))
         with _translated(partition, name, "open"):
-            try:
-                fd, length = await asyncio.shield(opening)
-            except asyncio.CancelledError:
-                opening.add_done_callback(_close_unclaimed_blob)
-                raise
-        return FileBlob(fd, partition, name, Lane(self._executor)), length
+            handle, length = await _open_blob(self._root, partition, name, executor=self._executor)
+        return FileBlob(handle, partition, name, Lane(self._executor)), length
 
     async def remove(self, partition: str, name: bytes | None) -> None:
         """Remove one blob, or with None the whole partition, durably. What is missing already is fine."""
@@ -136,34 +131,20 @@ class FileStorage:
             JournalLocked: Somebody has it.
         """
         check_partition_name(partition)
-        locking = asyncio.ensure_future(_lock_partition(self._root, partition, executor=self._executor))
         with _translated(partition, None, "lock"):
             try:
-                fd = await asyncio.shield(locking)
-            except asyncio.CancelledError:
-                locking.add_done_callback(_close_unclaimed_lock)
-                raise
+                handle = await _lock_partition(self._root, partition, executor=self._executor)
             except BlockingIOError:
                 holder = await _lock_holder(self._root, partition, executor=self._executor)
                 raise JournalLocked(partition, holder) from None
-        return FileLock(fd, partition, Lane(self._executor))
-
-
-def _close_unclaimed_blob(opening: asyncio.Future[tuple[int, int]]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        os.close(opening.result()[0])
-
-
-def _close_unclaimed_lock(locking: asyncio.Future[int]) -> None:
-    if not locking.cancelled() and locking.exception() is None:
-        os.close(locking.result())
+        return FileLock(handle, partition, Lane(self._executor))
 
 
 class FileBlob:
     """An open file. Its calls run one after the other, in the order in which they were made, on threads."""
 
-    def __init__(self, fd: int, partition: str, name: bytes, lane: Lane) -> None:
-        self._fd = fd
+    def __init__(self, handle: directory.Handle, partition: str, name: bytes, lane: Lane) -> None:
+        self._handle = handle
         self._partition = partition
         self._name = name
         self._lane = lane
@@ -172,9 +153,9 @@ class FileBlob:
         self._was_resized = False
 
     def __del__(self) -> None:
-        # Only a blob that nobody closed gets here with a handle, and no call is under way: a call holds the blob.
-        if self._fd >= 0:
-            os.close(self._fd)
+        # Not left to the handle: the thread that opened it may hold it a moment longer. No call is under way here,
+        # since a call holds the blob.
+        self._handle.close()
 
     def read_at_once(self, offset: int, length: int) -> bytes | None:
         """Return exactly `length` bytes from `offset` on; None if that would have to wait or the blob ends before.
@@ -185,7 +166,7 @@ class FileBlob:
             return None
         buffer = bytearray(length)
         try:
-            count = os.preadv(self._fd, (buffer,), offset, _NOWAIT)
+            count = os.preadv(self._handle.fd, (buffer,), offset, _NOWAIT)
         except BlockingIOError:
             return None
         except OSError:
@@ -228,12 +209,12 @@ class FileBlob:
     async def close(self) -> None:
         """Release the handle when everything called before is done; makes nothing durable. Closing twice is fine."""
         if self._closing is None:
-            self._closing = self._lane.submit(self._close)
+            self._closing = self._lane.submit(self._handle.close)
         with _translated(self._partition, self._name, "close"):
             await asyncio.shield(self._closing)
 
     @contextmanager
-    def _doing(self, what: str) -> Iterator[None]:
+    def _doing(self, what: str) -> Generator[None]:
         if self._closing is not None:
             raise StorageError(self._partition, self._name, EBADF, what)
         with _translated(self._partition, self._name, what):
@@ -242,9 +223,9 @@ class FileBlob:
     # What follows runs in a thread.
 
     def _read(self, offset: int, length: int) -> bytes:
-        parts = []
+        parts: list[bytes] = []
         while length > 0:
-            part = os.pread(self._fd, length, offset)
+            part = os.pread(self._handle.fd, length, offset)
             if not part:
                 break
             parts.append(part)
@@ -254,9 +235,9 @@ class FileBlob:
 
     def _write(self, offset: int, data: Buffer) -> None:
         with memoryview(data) as view, view.cast("B") as rest:
-            written = os.pwrite(self._fd, rest, offset)
+            written = os.pwrite(self._handle.fd, rest, offset)
             while written < len(rest):  # a short write: a signal, or a disk that is about to be full
-                count = os.pwrite(self._fd, rest[written:], offset + written)
+                count = os.pwrite(self._handle.fd, rest[written:], offset + written)
                 if count == 0:
                     raise OSError(EINTR, "nothing written")
                 written += count
@@ -267,20 +248,16 @@ class FileBlob:
 
     def _resize(self, length: int) -> None:
         self._was_resized = True
-        os.ftruncate(self._fd, length)
+        os.ftruncate(self._handle.fd, length)
 
     def _sync(self) -> None:
         # fdatasync(2) flushes a length only as far as later reads need it: enough for a file that grew by writes.
         # After a truncation nothing but fsync(2) is sure to flush it.
         if self._was_resized or not hasattr(os, "fdatasync"):
-            directory.sync_file(self._fd)
+            directory.sync_file(self._handle.fd)
             self._was_resized = False
         else:
-            os.fdatasync(self._fd)
-
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        os.close(fd)
+            os.fdatasync(self._handle.fd)
 
 
 def _check_offset(offset: int) -> None:
@@ -291,34 +268,32 @@ def _check_offset(offset: int) -> None:
 class FileLock:
     """The lock of a partition's directory, held by an open handle of it."""
 
-    def __init__(self, fd: int, partition: str, lane: Lane) -> None:
-        self._fd = fd
+    def __init__(self, handle: directory.Handle, partition: str, lane: Lane) -> None:
+        self._handle = handle
         self._partition = partition
         self._lane = lane
         _held.add(self)
 
     def __del__(self) -> None:
-        self._let_go()
+        self._handle.close()
 
     async def release(self) -> None:
         """Let others take it. Releasing twice is fine."""
         with _translated(self._partition, None, "unlock"):
-            await self._lane.submit(self._let_go)
+            await self._lane.submit(self._handle.close)
 
-    def _let_go(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+    def let_go_in_child(self) -> None:
+        """Close a forked child's copy of the handle, which leaves the parent's lock as it is (flock(2))."""
+        self._handle.close()
 
 
-# A lock belongs to the open handle, which a forked child gets a copy of: it would keep the lock when the parent dies.
-# The child closes its copies, which leaves the parent's lock as it is (flock(2)).
+# A lock belongs to the open handle, of which a forked child gets a copy: it would keep the lock when the parent dies.
 _held: WeakSet[FileLock] = WeakSet()
 
 
 def _let_go_in_child() -> None:
     for lock in list(_held):
-        lock._let_go()  # noqa: SLF001 - of this module
+        lock.let_go_in_child()
 
 
 os.register_at_fork(after_in_child=_let_go_in_child)
