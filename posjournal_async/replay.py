@@ -116,7 +116,10 @@ async def _runs(
                 else:
                     found = reader.fetch_at_once(section, at, wanted)
                     await asyncio.sleep(0)
-                    fetched = await reader.fetch(section, at, wanted) if found is None else found
+                    if found is None:
+                        snapshot.check(position)  # a closed or removed blob must not be opened again
+                        found = await reader.fetch(section, at, wanted)
+                    fetched = found
                 snapshot.check(position)
                 if fetched is None:
                     continue  # it became the last section again, which the next round finds

@@ -95,8 +95,13 @@ class FileStorage:
         """
         check_partition_name(partition)
         check_blob_name(name)
+        opening = asyncio.ensure_future(_open_blob(self._root, partition, name, executor=self._executor))
         with _translated(partition, name, "open"):
-            handle, length = await _open_blob(self._root, partition, name, executor=self._executor)
+            try:
+                handle, length = await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                opening.add_done_callback(_close_unclaimed_blob)
+                raise
         return FileBlob(handle, partition, name, Lane(self._executor)), length
 
     async def remove(self, partition: str, name: bytes | None) -> None:
@@ -131,13 +136,31 @@ class FileStorage:
             JournalLocked: Somebody has it.
         """
         check_partition_name(partition)
+        locking = asyncio.ensure_future(_lock_partition(self._root, partition, executor=self._executor))
         with _translated(partition, None, "lock"):
             try:
-                handle = await _lock_partition(self._root, partition, executor=self._executor)
+                handle = await asyncio.shield(locking)
+            except asyncio.CancelledError:
+                locking.add_done_callback(_close_unclaimed_lock)
+                raise
             except BlockingIOError:
                 holder = await _lock_holder(self._root, partition, executor=self._executor)
                 raise JournalLocked(partition, holder) from None
         return FileLock(handle, partition, Lane(self._executor))
+
+
+# A handle that nobody takes closes itself when it is collected; the futures between thread and loop are a cycle, which
+# may take long. A lock that nobody has must be free before that.
+
+
+def _close_unclaimed_blob(opening: asyncio.Future[tuple[directory.Handle, int]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].close()
+
+
+def _close_unclaimed_lock(locking: asyncio.Future[directory.Handle]) -> None:
+    if not locking.cancelled() and locking.exception() is None:
+        locking.result().close()
 
 
 class FileBlob:
