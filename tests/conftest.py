@@ -15,7 +15,7 @@ from hypothesis import settings
 from posjournal_async import Context, FileStorage, MemoryStorage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from posjournal_async import Storage
 
@@ -45,33 +45,31 @@ def context(storage: Storage) -> Context:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Refuse open files of an asynchronous test below its directory, and tasks that go on after it."""
-    function = getattr(request, "function", None)
-    if not inspect.iscoroutinefunction(function):
-        yield
-        return
-    needs_files = not {"tmp_path", "storage"}.isdisjoint(request.fixturenames)
-    root = request.getfixturevalue("tmp_path") if needs_files else None
-    request.getfixturevalue("ends_its_tasks")
-    yield
-    if root is not None:
-        # A call whose waiter was cancelled is still finished by its thread, which nobody can be asked to wait for.
-        give_up = time.monotonic() + _PATIENCE_SECONDS
-        while (found := _open_below(root)) and time.monotonic() < give_up:
-            time.sleep(0.01)
-        assert not found, "files are still open"
+def asynchronous_tests_leave_nothing_behind(request: pytest.FixtureRequest) -> None:
+    """Apply the check to tests that run on an event loop; the others have none."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("leaves_nothing_behind")
 
 
 @pytest_asyncio.fixture
-async def ends_its_tasks() -> AsyncIterator[None]:
-    """Refuse tasks that do not end by themselves when the test is over."""
+async def leaves_nothing_behind(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Refuse tasks that do not end by themselves when the test is over, and files below its directory that stay open.
+
+    What a cancelled caller left is finished by a thread, and then by the loop: both get the time for it.
+    """
+    needs_files = not {"tmp_path", "storage"}.isdisjoint(request.fixturenames)
+    root = request.getfixturevalue("tmp_path") if needs_files else None
     yield
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
         await asyncio.wait(others, timeout=_PATIENCE_SECONDS)
     left = [task for task in others if not task.done()]
     assert not left, "tasks go on"
+    if root is not None:
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while (found := _open_below(root)) and time.monotonic() < give_up:
+            await asyncio.sleep(0)
+        assert not found, "files are still open"
 
 
 def _open_below(root: Path) -> list[str]:
