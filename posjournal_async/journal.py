@@ -192,7 +192,10 @@ class Journal(Generic[T]):
 
         Raises:
             ValueError: The range is empty, negative, or has another step.
+            TypeError: It is no range.
         """
+        if not isinstance(positions, range):
+            raise TypeError(f"positions: expected a range, found {type(positions).__name__}")
         if not positions or positions.step != 1 or positions.start < 0:
             raise ValueError(f"positions: expected a range of at least one position with step 1, found {positions}")
         journal = await cls.init(context, config)
@@ -434,7 +437,8 @@ class Journal(Generic[T]):
         for blob in gone:
             await blob.close()
         removed = range(section if tail is None else section + 1, last + 1)
-        await self._sealed.forget(removed)
+        # The section that was cut too: a reader may have opened it once more while the checkpoint was stored.
+        await self._sealed.forget(range(section, last + 1))
         await self._data.remove(reversed(removed))
         if tail is not None:
             assert tail.blob is not None

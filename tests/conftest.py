@@ -68,7 +68,7 @@ async def leaves_nothing_behind(request: pytest.FixtureRequest) -> AsyncIterator
     assert not left, "tasks go on"
     if root is not None:
         give_up = time.monotonic() + _PATIENCE_SECONDS
-        while (found := _open_below(root)) and time.monotonic() < give_up:  # noqa: ASYNC110 - threads set no event
+        while (found := _open_below(root)) and time.monotonic() < give_up:
             gc.collect()  # a handle that a failing storage would not close goes with its owner
             await asyncio.sleep(0)
         assert not found, "files are still open"

@@ -180,7 +180,7 @@ def test_an_item_that_contains_itself_is_refused(codec: Codec[Any]) -> None:
 
 
 def test_msgpack_reads_what_is_nested_as_deep_as_documented() -> None:
-    """1,024 levels go through; one more is written, and an error to read: msgpack packs one level more than it unpacks."""
+    """1,024 levels go through; one more is written and not read: msgpack packs a level more than it unpacks."""
     codec = MsgpackCodec()
     assert levels_of(codec.decode(codec.encode(deep(1_024)))) == 1_024
     assert refuses(codec.decode, codec.encode(deep(1_025)))

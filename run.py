@@ -1,0 +1,135 @@
+"""The door of the repository: `python3 run.py demo`, `python3 run.py test`, `python3 run.py check`.
+
+Needs Python 3.11 or newer, nothing else: the first run makes `.venv` beside this file and installs the library and the
+tools there, later runs use it again until `pyproject.toml` changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+USAGE = """\
+usage: python3 run.py demo [FILE|-]   write a stream into a journal, kill the writer half-way, start it again, compare
+       python3 run.py test [ARGS]     the tests; ARGS go to pytest
+       python3 run.py check           ruff, ruff format, mypy and pyright
+"""
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+
+# The dependency groups of pyproject.toml that a command needs; mypy looks at the tests too, and at what they import.
+GROUPS: dict[str, tuple[str, ...]] = {"demo": (), "test": ("test",), "check": ("test", "lint")}
+
+CHECKS = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy",),
+    ("pyright", "--pythonpath", str(PYTHON)),
+)
+
+
+class Trouble(Exception):
+    """What stands in the way, as a sentence."""
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the command line says, and return the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    command, *rest = arguments
+    if command not in GROUPS:
+        print(USAGE, end="", file=sys.stderr)
+        raise Trouble(f"there is no command {command!r}")
+    if command == "check" and rest:
+        raise Trouble(f"check takes no arguments, and was given {' '.join(rest)}")
+    prepare(GROUPS[command])
+    if command == "check":
+        return check()
+    if command == "test":
+        return run("-m", "pytest", *rest, cwd=ROOT)
+    return run(str(ROOT / "examples" / "demo.py"), *rest)
+
+
+def prepare(groups: tuple[str, ...]) -> None:
+    """Make sure that `.venv` holds the library and these dependency groups, as pyproject.toml asks for them now."""
+    wanted = hashlib.sha256(f"{ROOT}\n".encode() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    stamps = {part: VENV / f"installed-{part}" for part in ("library", *groups)}
+    missing = [part for part, stamp in stamps.items() if not (stamp.exists() and stamp.read_text() == wanted)]
+    if not missing and PYTHON.exists():
+        return
+    print(f"run.py: installing into .venv, once: {', '.join(missing or stamps)} ...", file=sys.stderr, flush=True)
+    if not is_usable():
+        make()
+        missing = list(stamps)
+    # `pip install --group` came with pip 25.1; what a Python brings along is often older.
+    install("--upgrade", "pip>=25.1")
+    if "library" in missing:
+        install("--editable", str(ROOT))
+    for group in groups:
+        if group in missing:
+            install("--group", f"{ROOT / 'pyproject.toml'}:{group}")
+    for part in missing:
+        stamps[part].write_text(wanted)
+
+
+def is_usable() -> bool:
+    """Whether `.venv` has a Python that runs, is new enough, and has pip."""
+    return PYTHON.exists() and run("-c", "import pip, sys; sys.exit(sys.version_info < (3, 11))", quiet=True) == 0
+
+
+def make() -> None:
+    """Make `.venv` afresh."""
+    if importlib.util.find_spec("ensurepip") is None:
+        package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+        raise Trouble(f"this Python cannot make .venv: it has no ensurepip (Debian and Ubuntu: apt install {package})")
+    if subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=False).returncode:
+        raise Trouble(f"`{sys.executable} -m venv --clear {VENV}` failed, and says why above")
+
+
+def install(*arguments: str) -> None:
+    """Let the pip of `.venv` install something."""
+    if run("-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments):
+        raise Trouble(
+            f"`pip install {' '.join(arguments)}` failed, and says why above; "
+            "it needs PyPI, or a mirror that pip is configured for"
+        )
+
+
+def check() -> int:
+    """Run all checks, also after one has failed, and return 1 if any did."""
+    failed = []
+    for tool, *rest in CHECKS:
+        print(f"$ {' '.join([tool, *rest])}", flush=True)
+        if run("-m", tool, *rest, cwd=ROOT):
+            failed.append(" ".join([tool, *(argument for argument in rest[:1] if argument.isalpha())]))
+    print(f"failed: {', '.join(failed)}" if failed else "all checks passed")
+    return 1 if failed else 0
+
+
+def run(*arguments: str, cwd: Path | None = None, quiet: bool = False) -> int:
+    """Run the Python of `.venv`, and return its exit code."""
+    errors = subprocess.DEVNULL if quiet else None
+    process = subprocess.Popen([str(PYTHON), *arguments], cwd=cwd, stderr=errors)
+    while True:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            # The child was interrupted too, and ends in its own way.
+            continue
+        return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036 - the sentence is for those who start it with an older one
+        sys.exit(f"run.py: Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Trouble as trouble:
+        print(f"run.py: {trouble}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,150 @@
+"""The crash model itself: a storage by the contract, that loses what it may lose and nothing else."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from posjournal_async import StorageError
+from posjournal_async.testing import StorageContract
+from tests.crash_model import CrashStorage, Luck, PowerCut
+
+SEEDS = range(300)
+
+
+class TestCrashStorage(StorageContract):
+    """While the power is on it is a storage like others."""
+
+    @pytest.fixture
+    def storage(self) -> CrashStorage:
+        return CrashStorage()
+
+
+def left_by_power_cuts(storage: CrashStorage) -> set[bytes | None]:
+    """Return what the one blob may hold after a power cut; None where it is gone."""
+    trees = [storage.power_cut(random.Random(seed)).tree() for seed in SEEDS]
+    return {next(iter(tree.values()), None) for tree in trees}
+
+
+def left_by_kills(storage: CrashStorage) -> set[bytes | None]:
+    trees = [storage.killed(random.Random(seed)).tree() for seed in SEEDS]
+    return {next(iter(tree.values()), None) for tree in trees}
+
+
+async def test_what_was_synced_is_there_after_any_crash() -> None:
+    """The bytes, the length, and the name."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    await blob.write_at(0, b"hello")
+    await blob.resize(4)
+    await blob.sync()
+    assert left_by_power_cuts(storage) == {b"hell"}
+    assert left_by_kills(storage) == {b"hell"}
+
+
+async def test_an_unsynced_write_may_be_whole_torn_zeros_or_lost() -> None:
+    """After a power cut; a kill loses nothing of it."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    await blob.write_at(0, b"hello")
+    assert left_by_power_cuts(storage) == {b"", b"h", b"he", b"hel", b"hell", b"hello", bytes(5)}
+    assert left_by_kills(storage) == {b"hello"}
+
+
+async def test_bytes_in_place_are_the_old_or_the_new_ones() -> None:
+    """Zeros are for what the blob grew by."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    await blob.write_at(0, b"AAAA")
+    await blob.sync()
+    await blob.write_at(0, b"BBBB")
+    assert left_by_power_cuts(storage) == {b"AAAA", b"BAAA", b"BBAA", b"BBBA", b"BBBB"}
+
+
+async def test_a_lost_truncation_with_a_later_write_that_was_kept_is_possible() -> None:
+    """Why a truncation is synced before the next byte is written."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    await blob.write_at(0, b"ABC")
+    await blob.sync()
+    await blob.resize(1)
+    await blob.write_at(1, b"x")
+    assert {b"AxC", b"ABC", b"A", b"Ax"} <= left_by_power_cuts(storage)
+    await blob.sync()
+    assert left_by_power_cuts(storage) == {b"Ax"}
+
+
+async def test_what_a_kill_left_pending_may_be_lost_later() -> None:
+    """The page cache outlives the process, not the power."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    await blob.write_at(0, b"hello")
+    killed = storage.killed(random.Random(1))
+    assert b"" in left_by_power_cuts(killed)
+    blob, _ = await killed.open("p", b"n")
+    await blob.sync()
+    assert left_by_power_cuts(killed) == {b"hello"}
+
+
+async def test_creations_and_removals_are_durable_on_return_and_undecided_before() -> None:
+    """Both outcomes while the call is under way."""
+    storage = CrashStorage()
+    photos: list[CrashStorage] = []
+    storage.on_call = lambda: photos.append(storage.photo())
+    await storage.open("p", b"n")
+    assert left_by_power_cuts(storage) == {b""}
+    await storage.remove("p", b"n")
+    assert left_by_power_cuts(storage) == {None}
+    assert [left_by_power_cuts(photo) for photo in photos] == [{b"", None}] * 2
+    assert [left_by_kills(photo) for photo in photos] == [{b"", None}] * 2
+
+
+async def test_removing_many_may_leave_any_of_them() -> None:
+    """None is promised before the call returns."""
+    storage = CrashStorage()
+    for name in (b"1", b"2"):
+        await storage.open("p", name)
+    storage.crash_at = storage.calls + 1
+    with pytest.raises(PowerCut):
+        await storage.remove_many("p", [b"1", b"2"])
+    left = {tuple(name for _, name in storage.power_cut(random.Random(seed)).tree()) for seed in SEEDS}
+    assert left == {(), ("31",), ("32",), ("31", "32")}
+
+
+async def test_a_write_under_way_at_a_kill_may_be_torn() -> None:
+    """It is made, half made, or not made."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    storage.crash_at = storage.calls + 1
+    with pytest.raises(PowerCut):
+        await blob.write_at(0, b"hello")
+    assert left_by_kills(storage) == {b"", b"h", b"he", b"hel", b"hell", b"hello"}
+    with pytest.raises(PowerCut):
+        await blob.sync()
+
+
+async def test_a_failed_sync_leaves_pages_that_are_clean_and_never_written() -> None:
+    """They can be read, a later sync says OK, and a power cut shows that it lied; writing them again helps."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    await blob.write_at(0, b"hello")
+    storage.fail_sync = "p"
+    with pytest.raises(StorageError):
+        await blob.sync()
+    await blob.sync()
+    assert await blob.read_at(0, 5) == b"hello"
+    assert left_by_power_cuts(storage) == {b""}
+    await blob.write_at(0, b"hello")
+    await blob.sync()
+    assert left_by_power_cuts(storage) == {b"hello"}
+
+
+async def test_luck_decides_about_everything_at_once() -> None:
+    """The worst and the best power cut."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    await blob.write_at(0, b"hello")
+    rng = random.Random(1)
+    assert storage.power_cut(rng, Luck.NONE).tree() == storage.durable_tree() == {("p", "6e"): b""}
+    assert storage.power_cut(rng, Luck.ALL).tree() == storage.tree() == {("p", "6e"): b"hello"}

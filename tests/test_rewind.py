@@ -1,0 +1,168 @@
+"""`rewind`: items go from the end, exactly, and never come back."""
+
+import asyncio
+
+import pytest
+
+from posjournal_async import Context, InvalidRewind, ItemOutOfRange, ItemPruned, Journal
+from tests.journals import config_of, contents_of, filled, item_at, items_in, reopened
+
+SIZES = [0, 1, 9, 10, 11, 19, 20, 21, 29, 30, 34, 35]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("is_reopened", [False, True])
+async def test_a_rewind_leaves_exactly_the_items_before_it(context: Context, size: int, *, is_reopened: bool) -> None:
+    """Wherever it goes, what is before stays, what is behind is out of range, and the next append gets the size."""
+    journal = await filled(context, 35)
+    if is_reopened:
+        journal = await reopened(journal, max_open_blobs=1)
+    await journal.rewind(size)
+    assert journal.bounds() == range(size)
+    assert journal.oldest_retained_pos() == (0 if size else None)
+    assert await contents_of(journal) == items_in(range(size))
+    for position in range(size, 35):
+        with pytest.raises(ItemOutOfRange):
+            await journal.read(position)
+    assert await journal.append(item_at(size, 1)) == size
+    journal = await reopened(journal)
+    assert await contents_of(journal) == items_in(range(size)) + items_in([size], 1)
+    await journal.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_rewind_is_durable_when_it_returns(context: Context, size: int) -> None:
+    """The new size is the durable size, as long as it is smaller than the old one."""
+    async with await filled(context, 36) as journal:
+        assert journal.durable_size() == 30
+        await journal.rewind(size)
+        assert journal.durable_size() == size
+
+
+async def test_a_rewind_to_the_size_does_nothing(context: Context) -> None:
+    """It changes no item, and makes none durable."""
+    async with await filled(context, 15) as journal:
+        await journal.rewind(15)
+        assert journal.size() == 15
+        assert journal.durable_size() == 10
+        assert await contents_of(journal) == items_in(range(15))
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 1), (10, 11), (10, 20), (15, 2**64)])
+async def test_a_rewind_beyond_the_size_is_refused(context: Context, count: int, size: int) -> None:
+    """There is nothing to go forward to; the journal stays as it was and goes on."""
+    async with await filled(context, count) as journal:
+        with pytest.raises(InvalidRewind) as refused:
+            await journal.rewind(size)
+        assert (refused.value.position, refused.value.size) == (size, count)
+        assert await contents_of(journal) == items_in(range(count))
+        assert await journal.append(item_at(count)) == count
+
+
+@pytest.mark.parametrize("size", [0, 5, 9])
+async def test_a_rewind_below_the_boundary_is_refused(context: Context, size: int) -> None:
+    """Pruned items do not come back; the journal stays as it was and goes on."""
+    async with await filled(context, 20) as journal:
+        await journal.prune(10)
+        with pytest.raises(ItemPruned) as refused:
+            await journal.rewind(size)
+        assert (refused.value.position, refused.value.oldest) == (size, 10)
+        assert await contents_of(journal) == items_in(range(10, 20))
+        assert await journal.append(item_at(20)) == 20
+
+
+@pytest.mark.parametrize("size", [10, 11, 19, 20, 25, 30])
+async def test_a_rewind_after_a_prune_keeps_the_boundary(context: Context, size: int) -> None:
+    """30 items, pruned to 10, rewound: the oldest is 10 as long as anything is left."""
+    journal = await filled(context, 30)
+    await journal.prune(10)
+    await journal.rewind(size)
+    assert journal.oldest_retained_pos() == (10 if size > 10 else None)
+    assert journal.bounds().start == 10
+    assert await contents_of(journal) == items_in(range(10, size))
+    journal = await reopened(journal)
+    assert await contents_of(journal) == items_in(range(10, size))
+    assert await journal.append(item_at(size)) == size
+    assert journal.oldest_retained_pos() == 10
+    await journal.close()
+
+
+async def test_a_rewind_to_the_boundary_leaves_an_empty_journal_there(context: Context) -> None:
+    """Everything after the boundary is discarded: the size stays above the pruned items, and appends go on."""
+    async with await filled(context, 10) as journal:
+        assert await journal.append(item_at(10)) == 10
+        assert await journal.prune(10) is True
+        assert journal.oldest_retained_pos() == 10
+        with pytest.raises(ItemPruned):
+            await journal.read(9)
+        assert await journal.append(item_at(11)) == 11
+        await journal.rewind(10)
+        assert journal.size() == 10
+        assert journal.oldest_retained_pos() is None
+        assert await journal.append(item_at(10, 1)) == 10
+        assert journal.oldest_retained_pos() == 10
+        assert await journal.read(10) == item_at(10, 1)
+
+
+@pytest.mark.parametrize("sync", ["sync", "sync_data", "size"])
+@pytest.mark.parametrize(("size", "new_size"), [(12, 15), (12, 35), (9, 10), (20, 25), (0, 35), (10, 12), (29, 31)])
+async def test_only_the_new_items_are_seen_where_old_ones_were(
+    context: Context, size: int, new_size: int, sync: str
+) -> None:
+    """Items that were read, then rewound and replaced by others of other lengths, are seen by nobody any more."""
+    expected = items_in(range(size)) + items_in(range(size, new_size), 3)
+    journal = await filled(context, 35)
+    assert await contents_of(journal) == items_in(range(35))
+    await journal.rewind(size)
+    for position in range(size, new_size):
+        await journal.append(item_at(position, 3))
+    assert await contents_of(journal) == expected
+    synced = getattr(journal, sync)()
+    if asyncio.iscoroutine(synced):
+        await synced
+    assert await contents_of(journal) == expected
+    journal = await reopened(journal)
+    assert await contents_of(journal) == expected
+    await journal.close()
+
+
+async def test_rewinds_one_after_the_other_leave_the_last_history(context: Context) -> None:
+    """Each rewind starts a history of its own, and only the parts that were never discarded remain."""
+    journal = await Journal.init(context, config_of(4, max_open_blobs=1))
+    expected: list[tuple[int, bytes]] = []
+    for history, (size, count) in enumerate(
+        [(0, 10), (7, 9), (3, 1), (4, 12), (15, 1), (16, 3), (8, 8), (0, 5), (5, 20)]
+    ):
+        await journal.rewind(size)
+        await journal.append_many([item_at(position, history) for position in range(size, size + count)])
+        expected[size:] = items_in(range(size, size + count), history)
+        assert await contents_of(journal) == expected
+    journal = await reopened(journal)
+    assert await contents_of(journal) == expected
+    await journal.close()
+
+
+async def test_a_rewind_beside_readers_shows_an_old_item_or_none(context: Context) -> None:
+    """A read beside rewinds and new appends is the item of some history at its position, or out of range (I1)."""
+    async with await filled(context, 23, config_of(5, max_open_blobs=1)) as journal:
+        is_done = False
+
+        async def read_all_the_time() -> None:
+            while not is_done:
+                for position in range(23):
+                    try:
+                        item = await journal.read(position)
+                    except ItemOutOfRange:
+                        pass
+                    else:
+                        assert item in {item_at(position, history) for history in range(12)}
+                await asyncio.sleep(0)
+
+        readers = [asyncio.create_task(read_all_the_time()) for _ in range(3)]
+        for history in range(1, 12):
+            size = (history * 9) % 23
+            await journal.rewind(size)
+            await journal.append_many([item_at(position, history) for position in range(size, 23)])
+            assert await journal.read(size) == item_at(size, history)
+        is_done = True
+        await asyncio.gather(*readers)
