@@ -6,6 +6,7 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
+from posjournal_async.errors import StorageError
 from posjournal_async.format.record import RecordFault, parse_records
 
 if TYPE_CHECKING:
@@ -91,14 +92,10 @@ async def replay_batches(
 async def _runs(
     reader: Reader, snapshot: Snapshot, items_per_section: int, buffer: int
 ) -> AsyncGenerator[tuple[int, Records], None]:
-    """Yield the records of a snapshot, some at a time, in order and each once.
-
-    While one run is given out, the next piece of the section is read, unless it is at hand anyway. Every piece comes
-    with an await, so a consumer that never waits does not starve the event loop.
-    """
+    """Yield the records of a snapshot, some at a time, in order and each once."""
     piece = max(buffer // _SHARES, 1)
+    pieces = _Pieces(reader, snapshot)
     position = snapshot.start
-    ahead: asyncio.Task[bytes | None] | None = None
     try:
         while position < snapshot.stop:
             snapshot.check(position)
@@ -110,19 +107,7 @@ async def _runs(
             at, wanted = place.start, piece
             rest: bytes = b""
             while position < stop:
-                if ahead is not None:
-                    fetched: bytes | None = await ahead
-                    ahead = None
-                else:
-                    found = reader.fetch_at_once(section, at, wanted)
-                    await asyncio.sleep(0)
-                    if found is None:
-                        snapshot.check(position)  # a closed or removed blob must not be opened again
-                        found = await reader.fetch(section, at, wanted)
-                    fetched = found
-                snapshot.check(position)
-                if fetched is None:
-                    continue  # it became the last section again, which the next round finds
+                fetched = await pieces.next(position, section, at, wanted)
                 at += len(fetched)
                 run: bytes = rest + fetched
                 records = parse_records(run, place.salt, position, min(stop, snapshot.limit) - position)
@@ -131,18 +116,57 @@ async def _runs(
                         raise reader.corruption_at(position, at - len(run))
                     rest, wanted = run, records.needed - len(run)  # one item larger than a piece
                     continue
-                given = records.ends[-1]
-                rest, wanted = run[given:], piece
+                rest, wanted = run[records.ends[-1] :], piece
                 del run, fetched
                 first = position
                 position += len(records.ends)
-                if position < stop and reader.fetch_at_once(section, at, 1) is None:
-                    ahead = asyncio.get_running_loop().create_task(reader.fetch(section, at, wanted))
-                    ahead.add_done_callback(_retrieve)
+                if position < stop:
+                    pieces.read_ahead(section, at, wanted)
                 yield first, records
     finally:
-        if ahead is not None:
-            ahead.cancel()
+        pieces.drop()
+
+
+class _Pieces:
+    """The bytes of a snapshot piece by piece; while one is given out the next is read, unless it is at hand anyway.
+
+    Every piece comes with an await, so a consumer that never waits does not starve the event loop. After it, and before
+    a blob is touched, the snapshot is asked: a blob that was closed or removed must not be opened again.
+    """
+
+    __slots__ = ("_ahead", "_reader", "_snapshot")
+
+    def __init__(self, reader: Reader, snapshot: Snapshot) -> None:
+        self._reader = reader
+        self._snapshot = snapshot
+        self._ahead: asyncio.Task[bytes | None] | None = None
+
+    async def next(self, position: int, section: int, at: int, wanted: int) -> bytes:
+        """Return the bytes of a section from `at` on, at most `wanted`, or those that were read ahead from there."""
+        ahead, self._ahead = self._ahead, None
+        piece = None if ahead is not None else self._reader.fetch_at_once(section, at, wanted)
+        await asyncio.sleep(0)
+        self._snapshot.check(position)
+        while piece is None:
+            try:
+                piece = await (self._reader.fetch(section, at, wanted) if ahead is None else ahead)
+            except StorageError:
+                self._snapshot.check(position)  # the journal was closed meanwhile, and with it the blob
+                raise
+            self._snapshot.check(position)
+            ahead = None  # None came back: the section was cut, and is the last one again
+        return piece
+
+    def read_ahead(self, section: int, at: int, wanted: int) -> None:
+        """Begin to read the piece that comes next."""
+        if self._reader.fetch_at_once(section, at, 1) is None:
+            self._ahead = asyncio.get_running_loop().create_task(self._reader.fetch(section, at, wanted))
+            self._ahead.add_done_callback(_retrieve)
+
+    def drop(self) -> None:
+        """Stop reading ahead."""
+        if self._ahead is not None:
+            self._ahead.cancel()
 
 
 def _retrieve(ahead: asyncio.Task[bytes | None]) -> None:

@@ -103,6 +103,7 @@ class SealedSections:
         self._handles: set[SealedSection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._has_no_handles = asyncio.Event()
+        self._is_closed = False
 
     def get(self, section: int) -> SealedSection | None:
         """Return a section that is kept open, for use before the next await; or None."""
@@ -112,7 +113,7 @@ class SealedSections:
         return sealed
 
     async def acquire(self, section: int) -> SealedSection | None:
-        """Return a sealed section that stays open until `release`, opening it if need be; None if it is not sealed.
+        """Return a sealed section that stays open until `release`, opening it if need be; None if there is none.
 
         Nothing is awaited between asking whether it is and putting its opening on record, where `forget` finds it:
         a section that is gone must not be opened, since opening makes a blob that is missing.
@@ -124,7 +125,7 @@ class SealedSections:
         if sealed is not None:
             sealed.users += 1
             return sealed
-        if not self._is_sealed(section):
+        if self._is_closed or not self._is_sealed(section):
             return None
         opening = self._openings.get(section)
         if opening is None:
@@ -184,7 +185,8 @@ class SealedSections:
                 self._retire(section)
 
     async def close(self) -> None:
-        """Close everything, when those who are reading are done."""
+        """Close everything, when those who are reading are done; nothing is opened any more."""
+        self._is_closed = True
         await self.forget([*self._openings, *self._kept])
         while self._handles:
             self._has_no_handles.clear()

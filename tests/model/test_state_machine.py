@@ -29,6 +29,7 @@ from posjournal_async import (
     ItemPruned,
     Journal,
     MemoryStorage,
+    SizeOverflow,
 )
 from tests.journals import config_of, streamed
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from posjournal_async import Config, Storage
 
 T = TypeVar("T")
+
+LARGEST = 2**64 - 1
 
 ITEMS = st.binary(max_size=40)
 # Places on both sides of what is retained; the numbers are taken from the model's start on.
@@ -56,6 +59,11 @@ class Model:
     @property
     def size(self) -> int:
         return self.start + len(self.items)
+
+    @property
+    def room(self) -> int:
+        """How many items may still be appended."""
+        return LARGEST - self.size
 
     def section_start_of(self, position: int) -> int:
         return position // self.items_per_section * self.items_per_section
@@ -124,6 +132,10 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(item=ITEMS)
     def append(self, item: bytes) -> None:
+        if self.model.room < 1:
+            with pytest.raises(SizeOverflow):
+                self.run(self.journal.append(item))
+            return
         assert self.run(self.journal.append(item)) == self.model.size
         self.model.items.append(item)
 
@@ -133,17 +145,23 @@ class JournalMachine(RuleBasedStateMachine):
             with pytest.raises(EmptyAppend):
                 self.run(self.journal.append_many(items))
             return
+        if self.model.room < len(items):
+            with pytest.raises(SizeOverflow):
+                self.run(self.journal.append_many(items))
+            return
         assert self.run(self.journal.append_many(iter(items))) == self.model.size + len(items) - 1
         self.model.items.extend(items)
 
     @rule(items=st.lists(ITEMS, min_size=2, max_size=8))
     def append_from_many_tasks(self, items: list[bytes]) -> None:
-        async def work() -> list[int]:
-            return await asyncio.gather(*(self.journal.append(item) for item in items))
+        async def work() -> list[int | BaseException]:
+            return await asyncio.gather(*(self.journal.append(item) for item in items), return_exceptions=True)
 
-        size = self.model.size
-        assert self.run(work()) == [*range(size, size + len(items))]
-        self.model.items.extend(items)
+        size, count = self.model.size, min(self.model.room, len(items))
+        outcomes = self.run(work())
+        assert outcomes[:count] == [*range(size, size + count)]
+        assert all(isinstance(outcome, SizeOverflow) for outcome in outcomes[count:])
+        self.model.items.extend(items[:count])
 
     @rule(step=STEPS)
     def prune(self, step: int) -> None:
@@ -188,7 +206,9 @@ class JournalMachine(RuleBasedStateMachine):
         assert self.journal.recovery.clean, self.journal.recovery
         assert self.look(self.journal.durable_size) == self.model.size
 
-    @rule(size=st.one_of(st.integers(0, 20), st.integers(2**64 - 40, 2**64 - 30)), items_per_section=st.integers(1, 4))
+    @rule(
+        size=st.one_of(st.integers(0, 20), st.integers(LARGEST - 15, LARGEST - 1)), items_per_section=st.integers(1, 4)
+    )
     def start_over_at_a_size(self, size: int, items_per_section: int) -> None:
         self.run(self.journal.close())
         self.model = Model(items_per_section, size)
@@ -197,7 +217,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(step=STEPS, length=st.integers(1, 12))
     def open_to_receive_a_range(self, step: int, length: int) -> None:
-        start = max(self.model.start + step, 0)
+        start = min(max(self.model.start + step, 0), LARGEST - 1)
         model = self.model
         self.run(self.journal.close())
         self.journal = self.run(Journal.init_sync(Context(self.storage), self.config(), range(start, start + length)))
@@ -277,14 +297,18 @@ class JournalMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if hasattr(self, "journal"):
-                items = self.journal_replay(self.model.start, 100)
-                assert items == [*enumerate(self.model.items)]
-                self.run(self.journal.close())
-                assert not asyncio.all_tasks(self.loop)
+                self.check_all_items()
         finally:
             self.run(self.loop.shutdown_asyncgens())
             self.loop.close()
             self.remove_storage()
+
+    def check_all_items(self) -> None:
+        try:
+            assert self.journal_replay(self.model.start, 100) == [*enumerate(self.model.items)]
+        finally:
+            self.run(self.journal.close())
+        assert not asyncio.all_tasks(self.loop)
 
     def remove_storage(self) -> None:
         """Remove what the storage keeps outside this process."""
@@ -320,5 +344,5 @@ def test_a_journal_in_files_is_a_list_with_a_start() -> None:
     """Any sequence of calls on real files has the effect that it has on a list whose front was cut off."""
     run_state_machine_as_test(
         FileMachine,
-        settings=settings(max_examples=40, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow]),
+        settings=settings(max_examples=60, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow]),
     )
