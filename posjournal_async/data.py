@@ -116,9 +116,9 @@ class DataJournal:
 
     # Appending: synchronous, no await from taking a position to buffering its bytes.
 
-    def append(self, payload: bytes, *, compressed: bool = False) -> int:
+    def append(self, payload: bytes, is_compressed: bool = False) -> int:  # noqa: FBT001, FBT002 - called for each item
         """Add a record and return its position. Whether there is room for it is the caller's to know."""
-        position = self.tail.append(payload, compressed=compressed)
+        position = self.tail.append(payload, is_compressed)
         if position + 1 == self.tail.stop:
             self.open_next()
         return position
@@ -126,8 +126,8 @@ class DataJournal:
     def append_run(self, payloads: Sequence[Payload]) -> int:
         """Add records one after the other and return the position of the last."""
         position = -1
-        for payload, compressed in payloads:
-            position = self.append(payload, compressed=compressed)
+        for payload, is_compressed in payloads:
+            position = self.append(payload, is_compressed)
         return position
 
     def open_next(self) -> None:

@@ -96,6 +96,7 @@ class Journal(Generic[T]):
         slot = opened.checkpoint.slot
         self._boundary = slot.boundary
         self._payloads = Payloads(config)
+        self._encode = self._payloads.encode
         self._data = DataJournal(
             opened.sections,
             journal_id=slot.journal_id,
@@ -126,6 +127,7 @@ class Journal(Generic[T]):
             on_failure=self._limit_snapshots,
         )
         self._snapshots: WeakSet[Snapshot] = WeakSet()
+        self._reads_in_a_row = 0
         self._closing: asyncio.Task[None] | None = None
         _journals.add(self)
         if not opened.report.clean:
@@ -236,15 +238,16 @@ class Journal(Generic[T]):
             SizeOverflow: The journal has 2**64 - 1 items; nothing was appended.
             StorageError: The section that it filled could not be synced; the journal has failed.
         """
-        self._check_here()
-        payload = self._payloads.encode(item)
+        if get_ident() != self._thread or not self._is_running():
+            self._check_here()
+        payload = self._encode(item)
         # The straight way, one synchronous step: nothing is in the way, there is room, and the section does not get
-        # full. # Writer.append does the same with all questions asked.
-        data = self._data
-        tail = data.tail
-        if tail.end + RECORD_HEAD_LENGTH + len(payload[0]) <= tail.limit and tail.size + 1 < tail.stop:
+        # full. Writer.append does the same with all questions asked.
+        tail = self._data.tail
+        data, is_compressed = payload
+        if tail.end + RECORD_HEAD_LENGTH + len(data) <= tail.limit and len(tail.starts) < tail.last:
             try:
-                return tail.append(payload[0], compressed=payload[1])
+                return tail.append(data, is_compressed)
             except BaseException as error:
                 self._writer.fail(error)
                 raise
@@ -265,7 +268,7 @@ class Journal(Generic[T]):
         self._check_open()
         payloads: list[Payload] = []
         for item in items:
-            payloads.append(self._payloads.encode(item))
+            payloads.append(self._encode(item))
             if len(payloads) % _BATCH == 0:
                 await asyncio.sleep(0)
         if not payloads:
@@ -287,6 +290,9 @@ class Journal(Generic[T]):
         """
         self._check_here()
         position = _count(position, "position")
+        self._reads_in_a_row += 1
+        if self._reads_in_a_row % _BATCH == 0:
+            await asyncio.sleep(0)  # a loop of reads that never wait would starve everybody else
         while True:
             self._check_readable(position)
             payload = self._reader.payload_at_once(position)
@@ -310,12 +316,7 @@ class Journal(Generic[T]):
                 raise ValueError(f"positions: expected each to be larger than the one before, found {before}, {after}")
         for position in wanted[-1:] + wanted[:1]:
             self._check_readable(position)
-        items: list[T] = []
-        for number, position in enumerate(wanted, 1):
-            items.append(await self.read(position))
-            if number % _BATCH == 0:
-                await asyncio.sleep(0)
-        return items
+        return [await self.read(position) for position in wanted]
 
     def replay(self, start: int, buffer: int = _DEFAULT_BUFFER) -> AsyncGenerator[tuple[int, T], None]:
         """Stream the items from `start` to the size that the journal has now, each with its position.

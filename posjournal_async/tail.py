@@ -37,6 +37,7 @@ class Tail:
     Attributes:
         header: Header of the data blob.
         stop: Position after the last one that the section has room for.
+        last: Index in `starts` of the record that makes the section full.
         starts: Where each record starts.
         end: Byte after the last record.
         limit: Byte that the next record may reach without anybody being asked; 0 to have everybody ask.
@@ -56,6 +57,7 @@ class Tail:
         "header",
         "index",
         "indexed",
+        "last",
         "limit",
         "starts",
         "stop",
@@ -68,6 +70,7 @@ class Tail:
         self._salt = header.salt
         # Not min(..., LARGEST_SIZE): a section that ends there is full, one that would end behind it never is.
         self.stop = (header.section + 1) * header.items_per_section
+        self.last = self.stop - header.first - 1
         self.starts: array[int] = array("Q") if starts is None else starts
         self.end = end
         self.written = end
@@ -94,13 +97,13 @@ class Tail:
         """Whether the section has all its records."""
         return self._first + len(self.starts) >= self.stop
 
-    def append(self, payload: bytes, *, compressed: bool = False) -> int:
+    def append(self, payload: bytes, is_compressed: bool = False) -> int:  # noqa: FBT001, FBT002 - called for each item
         """Add a record and return its position. No check of room: that is the caller's."""
         starts = self.starts
         end = self.end
         position = self._first + len(starts)
         word = len(payload) + 1
-        if compressed:
+        if is_compressed:
             word |= COMPRESSED
         buffer = self.buffer
         buffer += RECORD_HEAD.pack(word, crc32c(payload, (self._salt ^ position ^ word) & _U32))
