@@ -67,7 +67,8 @@ class DataJournal:
     @property
     def size(self) -> int:
         """Position that the next append gets, as seen from outside: a run of appends under way does not show."""
-        return self.tail.size if self._held_size is None else self._held_size
+        tail = self.tail
+        return tail.header.first + len(tail.starts) if self._held_size is None else self._held_size
 
     @property
     def oldest(self) -> Tail:

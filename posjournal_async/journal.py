@@ -288,13 +288,16 @@ class Journal(Generic[T]):
             CodecError: The codec or the decompression refused the bytes.
             JournalFailed: The journal has failed, and the position is not below the durable size.
         """
-        self._check_here()
-        position = _count(position, "position")
+        if get_ident() != self._thread or not self._is_running():
+            self._check_here()
+        if type(position) is not int or position < 0:
+            position = _count(position, "position")
         self._reads_in_a_row += 1
         if self._reads_in_a_row % _BATCH == 0:
             await asyncio.sleep(0)  # a loop of reads that never wait would starve everybody else
         while True:
-            self._check_readable(position)
+            if not self._boundary <= position < self._data.size or self._closing or self._writer.failure:
+                self._check_readable(position)
             payload = self._reader.payload_at_once(position)
             if payload is None:
                 payload = await self._reader.payload(position)

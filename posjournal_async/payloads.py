@@ -13,7 +13,10 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from posjournal_async.config import Config
+    from posjournal_async.format.record import Records
 
 __all__ = ["Payload", "Payloads"]
 
@@ -32,6 +35,7 @@ class Payloads(Generic[T]):
 
     def __init__(self, config: Config[T]) -> None:
         self._codec = config.codec
+        self._decode = config.codec.decode
         self._limit = config.max_item_size
         self._compression = config.compression
         window_log = min(max(self._limit.bit_length(), _SMALLEST_WINDOW_LOG), _LARGEST_WINDOW_LOG)
@@ -68,7 +72,24 @@ class Payloads(Generic[T]):
         if is_compressed:
             data = self._decompress(data, position)
         try:
-            return self._codec.decode(data)
+            return self._decode(data)
+        except Exception as error:
+            raise CodecError(self._codec.name, "decode", _reason_of(error), position) from error
+
+    def decode_all(self, records: Records, first: int) -> Iterator[T]:
+        """Yield the items of records one by one; the first has position `first`. Raises as `decode`."""
+        if records.compressed:
+            compressed = set(records.compressed)
+            for index, data in enumerate(records.payloads):
+                yield self.decode((data, index in compressed), first + index)
+            return
+        # The same for the usual case, without a call in between for each item.
+        decode = self._decode
+        position = first
+        try:
+            for data in records.payloads:
+                yield decode(data)
+                position += 1
         except Exception as error:
             raise CodecError(self._codec.name, "decode", _reason_of(error), position) from error
 

@@ -60,15 +60,13 @@ async def replay(
     reader: Reader, payloads: Payloads[T], snapshot: Snapshot, items_per_section: int, buffer: int
 ) -> AsyncGenerator[tuple[int, T], None]:
     """Yield the items of a snapshot with their positions."""
-    decode = payloads.decode
     async with aclosing(_runs(reader, snapshot, items_per_section, buffer)) as runs:
         async for first, records in runs:
-            compressed = set(records.compressed)
             position = first
-            for payload in records.payloads:
+            for item in payloads.decode_all(records, first):
                 if position >= snapshot.limit:
                     snapshot.check(position)
-                yield position, decode((payload, position - first in compressed), position)
+                yield position, item
                 position += 1
 
 
@@ -76,17 +74,9 @@ async def replay_batches(
     reader: Reader, payloads: Payloads[T], snapshot: Snapshot, items_per_section: int, buffer: int
 ) -> AsyncGenerator[tuple[int, list[T]], None]:
     """Yield the items of a snapshot in lists, each with the position of its first item."""
-    decode = payloads.decode
     async with aclosing(_runs(reader, snapshot, items_per_section, buffer)) as runs:
         async for first, records in runs:
-            compressed = set(records.compressed)
-            yield (
-                first,
-                [
-                    decode((payload, index in compressed), first + index)
-                    for index, payload in enumerate(records.payloads)
-                ],
-            )
+            yield first, list(payloads.decode_all(records, first))
 
 
 async def _runs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from posjournal_async.errors import Corruption
@@ -35,6 +35,7 @@ class SealedSection:
         is_scanned: Whether `starts` was found by parsing the data, not taken from the index.
         users: Readers that are at it; the blob is not closed before they are done.
         is_retired: Whether the blob is to be closed when the last of them is done.
+        read_at_once: How to read the blob without waiting; None where it cannot.
     """
 
     header: Header
@@ -44,11 +45,10 @@ class SealedSection:
     is_scanned: bool = False
     users: int = 0
     is_retired: bool = False
+    read_at_once: Callable[[int, int], bytes | None] | None = field(init=False)
 
-    @property
-    def read_at_once(self) -> Callable[[int, int], bytes | None] | None:
-        """How to read the blob without waiting, or None where it cannot."""
-        return getattr(self.blob, "read_at_once", None)
+    def __post_init__(self) -> None:
+        self.read_at_once = getattr(self.blob, "read_at_once", None)
 
     def bounds_of(self, position: int) -> tuple[int, int] | None:
         """Return where the record of a position starts and ends, or None if the index says what cannot be."""

@@ -202,9 +202,10 @@ class GatedStorage(WrappedStorage):
 
     async def until_held(self) -> Call:
         """Wait until a call is held, and return the one that came first."""
-        while not self.held:
-            self._arrived.clear()
-            await self._arrived.wait()
+        async with asyncio.timeout(30):  # a call that never comes fails the test instead of stopping it
+            while not self.held:
+                self._arrived.clear()
+                await self._arrived.wait()
         return self.held[0]
 
     def let_go(self) -> None:

@@ -51,7 +51,8 @@ def parse_record(record: bytes, salt: int, position: int) -> tuple[bytes, bool] 
         return None
     word, crc = RECORD_HEAD.unpack_from(record)
     payload = record[RECORD_HEAD_LENGTH:]
-    if (word & LENGTH_MASK) != len(payload) + 1 or checksum(payload, salt, position, word) != crc:
+    # As `checksum`, without the call: this is done for each item that is read.
+    if (word & LENGTH_MASK) != len(payload) + 1 or crc32c(payload, (salt ^ position ^ word) & _U32) != crc:
         return None
     return payload, word >= COMPRESSED
 
