@@ -33,6 +33,7 @@ class DataJournal:
         sections: The blobs.
         items_per_section: Positions in a section.
         tail: The section that the next record goes into.
+        boundary: The pruning boundary: no position below it exists.
         generation: How often items were discarded from the end: who finds it changed looks again.
     """
 
@@ -45,6 +46,7 @@ class DataJournal:
         codec: str,
         write_buffer: int,
         tail: Tail | None,
+        boundary: int,
         size: int,
     ) -> None:
         self.sections = sections
@@ -52,6 +54,7 @@ class DataJournal:
         self.items_per_section = items_per_section
         self._codec = codec
         self._write_buffer = write_buffer
+        self.boundary = boundary
         self.tail = self._new_tail(size) if tail is None else tail
         self._tails = deque([self.tail])
         # Bytes that were appended to tails before the last one, and bytes of all tails that are in the storage; the
@@ -93,6 +96,14 @@ class DataJournal:
             if tail.header.section == section:
                 return tail
         return None
+
+    def is_sealed(self, section: int) -> bool:
+        """Say whether a section is full, synced, and neither pruned nor discarded."""
+        return self.boundary // self.items_per_section <= section < self.oldest.header.section
+
+    def first_of(self, section: int) -> int:
+        """Return the position of a section's first record: its start, unless the journal started later."""
+        return max(section * self.items_per_section, self.boundary)
 
     # Who may append without asking.
 

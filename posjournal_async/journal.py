@@ -22,7 +22,6 @@ from posjournal_async.config import Config, Context
 from posjournal_async.data import DataJournal
 from posjournal_async.errors import (
     EmptyAppend,
-    InvalidRewind,
     ItemOutOfRange,
     ItemPruned,
     JournalClosed,
@@ -33,10 +32,11 @@ from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.opening import Opened, open_at_size, open_existing
 from posjournal_async.payloads import Payloads
 from posjournal_async.reader import Reader
+from posjournal_async.removal import Removal
 from posjournal_async.replay import Snapshot, replay, replay_batches
 from posjournal_async.sealed import SealedSections
 from posjournal_async.storage.file import FileStorage
-from posjournal_async.tail import LARGEST_SIZE, Tail
+from posjournal_async.tail import LARGEST_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Sequence
@@ -94,7 +94,6 @@ class Journal(Generic[T]):
         self._checkpoint = opened.checkpoint
         self._offsets = opened.offsets
         slot = opened.checkpoint.slot
-        self._boundary = slot.boundary
         self._payloads = Payloads(config)
         self._encode = self._payloads.encode
         self._data = DataJournal(
@@ -104,6 +103,7 @@ class Journal(Generic[T]):
             codec=slot.codec,
             write_buffer=config.write_buffer,
             tail=opened.tail,
+            boundary=slot.boundary,
             size=slot.durable,
         )
         self._sealed = SealedSections(
@@ -111,8 +111,8 @@ class Journal(Generic[T]):
             opened.offsets,
             journal_id=slot.journal_id,
             items_per_section=slot.items_per_section,
-            first_of=self._first_of,
-            is_sealed=self._is_sealed,
+            first_of=self._data.first_of,
+            is_sealed=self._data.is_sealed,
             most=config.max_open_blobs,
         )
         self._reader = Reader(self._data, self._sealed)
@@ -124,7 +124,16 @@ class Journal(Generic[T]):
             context=context,
             partition=config.partition,
             durable=slot.durable,
-            on_failure=self._limit_snapshots,
+            on_failure=self._hide_what_is_not_durable,
+        )
+        self._removal = Removal(
+            self._data,
+            self._offsets,
+            self._checkpoint,
+            self._sealed,
+            self._writer,
+            context=context,
+            on_discard=self._lower_snapshots,
         )
         self._snapshots: WeakSet[Snapshot] = WeakSet()
         self._reads_in_a_row = 0
@@ -296,7 +305,7 @@ class Journal(Generic[T]):
         if self._reads_in_a_row % _BATCH == 0:
             await asyncio.sleep(0)  # a loop of reads that never wait would starve everybody else
         while True:
-            if not self._boundary <= position < self._data.size or self._closing or self._writer.failure:
+            if not self._data.boundary <= position < self._data.size or self._closing or self._writer.failure:
                 self._check_readable(position)
             payload = self._reader.payload_at_once(position)
             if payload is None:
@@ -357,8 +366,8 @@ class Journal(Generic[T]):
         size = self._data.size
         if start > size:
             raise ItemOutOfRange(start, size)
-        if start < self._boundary:
-            raise ItemPruned(start, self._boundary)
+        if start < self._data.boundary:
+            raise ItemPruned(start, self._data.boundary)
         snapshot = Snapshot(start, size, self._check_snapshot)
         if self._writer.failure is not None:
             snapshot.lower(self._writer.durable)
@@ -379,25 +388,10 @@ class Journal(Generic[T]):
         """
         self._check_here()
         self._check_open()
-        removed: bool = await self._writer.exclusively(partial(self._prune, _count(min_position, "min_position")))
+        removed: bool = await self._writer.exclusively(
+            partial(self._removal.prune, _count(min_position, "min_position"))
+        )
         return removed
-
-    async def _prune(self, min_position: int) -> bool:
-        """Carry out a prune: what is retained is durable, then the boundary, then data goes before offsets."""
-        ips = self._data.items_per_section
-        old = self._boundary
-        boundary = min(min_position, self._data.size) // ips * ips
-        if boundary <= old:
-            return False
-        await self._writer.commit_all()
-        await self._checkpoint.store(durable=self._data.size, boundary=boundary)
-        self._boundary = boundary  # nobody opens a section below it from here on
-        sections = range(old // ips, boundary // ips)
-        await self._sealed.forget(sections)
-        await self._data.remove(sections)
-        await self._offsets.remove(sections)
-        self._context.metrics.count("sections_pruned", len(sections), self._context.label)
-        return True
 
     async def rewind(self, size: int) -> None:
         """Discard items from the end, so that the next append gets position `size`.
@@ -416,59 +410,7 @@ class Journal(Generic[T]):
         """
         self._check_here()
         self._check_open()
-        await self._writer.exclusively(partial(self._rewind, _count(size, "size")))
-
-    async def _rewind(self, size: int) -> None:
-        """Carry out a rewind: the checkpoint is lowered before what it vouches for is cut, data before offsets."""
-        old = self._data.size
-        if size > old:
-            raise Refusal(InvalidRewind(size, old))
-        if size < self._boundary:
-            raise Refusal(ItemPruned(size, self._boundary))
-        if size == old:
-            return
-        await self._writer.commit_all()
-        ips = self._data.items_per_section
-        section, last = size // ips, self._data.tail.header.section
-        tail = await self._tail_to_be(size)
-        await self._checkpoint.store(durable=size, boundary=self._boundary)
-        gone = self._data.blobs() if tail is None or tail.header.section != last else []
-        # From here on the discarded items are not shown, whatever happens.
-        self._data.cut(size, tail)
-        self._writer.discard(size)
-        for snapshot in self._snapshots:
-            snapshot.lower(size)
-        for blob in gone:
-            await blob.close()
-        removed = range(section if tail is None else section + 1, last + 1)
-        # The section that was cut too: a reader may have opened it once more while the checkpoint was stored.
-        await self._sealed.forget(range(section, last + 1))
-        await self._data.remove(reversed(removed))
-        if tail is not None:
-            assert tail.blob is not None
-            await tail.blob.resize(tail.end)
-            await tail.blob.sync()
-        await self._offsets.remove(reversed(removed))
-        if tail is not None:
-            await self._offsets.cut(tail)
-        self._context.metrics.count("items_rewound", old - size, self._context.label)
-
-    async def _tail_to_be(self, size: int) -> Tail | None:
-        """Return the last section as it will be at `size`, with its blobs; None if it will have none."""
-        section = size // self._data.items_per_section
-        if size <= self._first_of(section):
-            return None
-        present = self._data.unsealed(section)
-        if present is not None:
-            header, starts, blob, offsets_blob = present.header, present.starts, present.blob, present.index
-        else:
-            sealed = await self._sealed.take(section)
-            header, starts, blob = sealed.header, sealed.starts, sealed.blob
-            offsets_blob = await self._offsets.reopen(header, starts)
-        count = size - header.first
-        tail = Tail(header, starts[:count], starts[count])
-        tail.blob, tail.index, tail.indexed = blob, offsets_blob, count
-        return tail
+        await self._writer.exclusively(partial(self._removal.rewind, _count(size, "size")))
 
     # Durability.
 
@@ -517,7 +459,7 @@ class Journal(Generic[T]):
         """Return the positions that can be read; its start is the pruning boundary also when there are none."""
         self._check_here()
         self._check_open()
-        return range(self._boundary, self._data.size)
+        return range(self._data.boundary, self._data.size)
 
     def durable_size(self) -> int:
         """Return the size up to which every item survives any crash."""
@@ -571,8 +513,7 @@ class Journal(Generic[T]):
 
     def _end_with(self, operation: Any) -> asyncio.Task[None]:
         self._writer.shut()
-        for snapshot in self._snapshots:
-            snapshot.lower(0)
+        self._lower_snapshots(0)
         ending = self._loop.create_task(self._writer.exclusively(operation, is_last=True))
         ending.add_done_callback(_retrieve)
         return ending
@@ -639,7 +580,7 @@ class Journal(Generic[T]):
 
     def __repr__(self) -> str:
         state = "closed" if self._closing is not None else "failed" if self._writer.failure is not None else "open"
-        bounds = f"{self._boundary}..{self._data.size}"
+        bounds = f"{self._data.boundary}..{self._data.size}"
         return f"<Journal {self._config.partition!r} {bounds} {state}>"
 
     # Checks.
@@ -660,8 +601,8 @@ class Journal(Generic[T]):
         size = self._data.size
         if position >= size:
             raise ItemOutOfRange(position, size)
-        if position < self._boundary:
-            raise ItemPruned(position, self._boundary)
+        if position < self._data.boundary:
+            raise ItemPruned(position, self._data.boundary)
         if self._writer.failure is not None and position >= self._writer.durable:
             raise JournalFailed(self._config.partition, self._writer.failure)
 
@@ -671,17 +612,12 @@ class Journal(Generic[T]):
         if position >= snapshot.limit:
             raise ItemOutOfRange(position, snapshot.limit)
 
-    def _limit_snapshots(self) -> None:
+    def _lower_snapshots(self, limit: int) -> None:
         for snapshot in self._snapshots:
-            snapshot.lower(self._writer.durable)
+            snapshot.lower(limit)
 
-    def _first_of(self, section: int) -> int:
-        """Return the position of a section's first record: its start, unless the journal started later."""
-        return max(section * self._data.items_per_section, self._boundary)
-
-    def _is_sealed(self, section: int) -> bool:
-        """Whether a section is full, synced, and neither pruned nor discarded."""
-        return self._boundary // self._data.items_per_section <= section < self._data.oldest.header.section
+    def _hide_what_is_not_durable(self) -> None:
+        self._lower_snapshots(self._writer.durable)
 
     def _leave_behind(self) -> None:
         self._thread = 0

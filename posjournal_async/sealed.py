@@ -102,7 +102,9 @@ class SealedSections:
         # Every section with an open handle: kept, or retired and still in use or being closed.
         self._handles: set[SealedSection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._has_no_handles = asyncio.Event()
+        self._underway = 0
+        # Set whenever a handle may have become free, for those who wait for room and for the end.
+        self._has_changed = asyncio.Event()
         self._is_closed = False
 
     def get(self, section: int) -> SealedSection | None:
@@ -146,8 +148,10 @@ class SealedSections:
     def release(self, sealed: SealedSection) -> None:
         """Say that one `acquire` is done with."""
         sealed.users -= 1
-        if sealed.is_retired and not sealed.users:
-            self._close_soon(sealed)
+        if not sealed.users:
+            self._has_changed.set()
+            if sealed.is_retired:
+                self._close_soon(sealed)
 
     def keep(self, sealed: SealedSection) -> None:
         """Keep a section that is open, and let go of the one that was used longest ago if there are too many."""
@@ -165,6 +169,7 @@ class SealedSections:
         # reader. Nobody but the caller closes it from now on, and nobody finds another handle of a section that is cut.
         sealed.is_retired = False
         self._handles.discard(sealed)
+        self._has_changed.set()
         kept = self._kept.get(section)
         if kept is sealed:
             del self._kept[section]
@@ -189,8 +194,8 @@ class SealedSections:
         self._is_closed = True
         await self.forget([*self._openings, *self._kept])
         while self._handles:
-            self._has_no_handles.clear()
-            await self._has_no_handles.wait()
+            self._has_changed.clear()
+            await self._has_changed.wait()
 
     def _retire(self, section: int) -> None:
         sealed = self._kept.pop(section)
@@ -209,8 +214,7 @@ class SealedSections:
             await sealed.blob.close()
         finally:
             self._handles.discard(sealed)
-            if not self._handles:
-                self._has_no_handles.set()
+            self._has_changed.set()
 
     async def reindex(self, sealed: SealedSection) -> bool:
         """Find the records of a section whose index did not lead to one; say whether that is worth another try.
@@ -228,18 +232,36 @@ class SealedSections:
 
     async def _open(self, section: int, first: int, opening: _Opening) -> SealedSection:
         try:
-            blob, length = await self._sections.open(section)
+            await self._wait_for_room()
+            self._underway += 1
             try:
-                sealed = await self._read(section, first, blob, length)
-            except BaseException:
-                await blob.close()
-                raise
+                blob, length = await self._sections.open(section)
+                try:
+                    sealed = await self._read(section, first, blob, length)
+                except BaseException:
+                    await blob.close()
+                    raise
+            finally:
+                self._underway -= 1
+                self._has_changed.set()
             opening.sealed = sealed
             sealed.users = opening.waiters
             self.keep(sealed)
             return sealed
         finally:
             del self._openings[section]
+
+    async def _wait_for_room(self) -> None:
+        """Return when one more handle may be opened, letting go of one that nobody uses if need be.
+
+        Readers use a handle for one read, and none while they wait here, so there will be one.
+        """
+        while len(self._handles) + self._underway >= self._most:
+            idle = next((section for section, sealed in self._kept.items() if not sealed.users), None)
+            if idle is not None:
+                self._retire(idle)
+            self._has_changed.clear()
+            await self._has_changed.wait()
 
     async def _read(self, section: int, first: int, blob: Blob, length: int) -> SealedSection:
         partition = self._sections.partition

@@ -23,6 +23,7 @@ LAYERS = [
     "opening",
     "recovery",
     "replay",
+    "removal",
     "commit",
     "reader",
     "sealed",

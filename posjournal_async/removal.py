@@ -1,0 +1,126 @@
+"""Removing items: from the front by whole sections, from the end exactly.
+
+The writer carries these out with nothing beside them. Each step is durable before the next begins, in an order that
+`docs/durability.md` lists together with what a crash in between leaves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from posjournal_async.commit import Refusal
+from posjournal_async.errors import InvalidRewind, ItemPruned
+from posjournal_async.tail import Tail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from posjournal_async.checkpoint import Checkpoint
+    from posjournal_async.commit import Writer
+    from posjournal_async.config import Context
+    from posjournal_async.data import DataJournal
+    from posjournal_async.offsets import OffsetsJournal
+    from posjournal_async.sealed import SealedSections
+
+__all__ = ["Removal"]
+
+
+class Removal:
+    """Prunes and rewinds one journal."""
+
+    def __init__(  # noqa: PLR0913 - the rooms it works in
+        self,
+        data: DataJournal,
+        offsets: OffsetsJournal,
+        checkpoint: Checkpoint,
+        sealed: SealedSections,
+        writer: Writer,
+        *,
+        context: Context,
+        on_discard: Callable[[int], None],
+    ) -> None:
+        self._data = data
+        self._offsets = offsets
+        self._checkpoint = checkpoint
+        self._sealed = sealed
+        self._writer = writer
+        self._metrics = context.metrics
+        self._label = context.label
+        self._on_discard = on_discard
+
+    async def prune(self, min_position: int) -> bool:
+        """Remove the sections whose items all lie below `min_position`; say whether there were any.
+
+        What is retained is durable first, then the boundary, and then data goes before offsets.
+        """
+        data = self._data
+        ips = data.items_per_section
+        old = data.boundary
+        boundary = min(min_position, data.size) // ips * ips
+        if boundary <= old:
+            return False
+        await self._writer.commit_all()
+        await self._checkpoint.store(durable=data.size, boundary=boundary)
+        data.boundary = boundary  # nobody opens a section below it from here on
+        sections = range(old // ips, boundary // ips)
+        await self._sealed.forget(sections)
+        await data.remove(sections)
+        await self._offsets.remove(sections)
+        self._metrics.count("sections_pruned", len(sections), self._label)
+        return True
+
+    async def rewind(self, size: int) -> None:
+        """Discard the items from `size` on.
+
+        The checkpoint is lowered before what it vouches for is cut, and data goes before offsets. A truncation is
+        durable
+        before the next byte is written: else a crash could keep that byte and bring back discarded items behind it.
+        """
+        data = self._data
+        old = data.size
+        if size > old:
+            raise Refusal(InvalidRewind(size, old))
+        if size < data.boundary:
+            raise Refusal(ItemPruned(size, data.boundary))
+        if size == old:
+            return
+        await self._writer.commit_all()
+        section, last = size // data.items_per_section, data.tail.header.section
+        tail = await self._tail_at(size)
+        await self._checkpoint.store(durable=size, boundary=data.boundary)
+        gone = data.blobs() if tail is None or section != last else []
+        # From here on the discarded items are not shown, whatever happens.
+        data.cut(size, tail)
+        self._writer.discard(size)
+        self._on_discard(size)
+        for blob in gone:
+            await blob.close()
+        removed = range(section if tail is None else section + 1, last + 1)
+        # The section that was cut too: a reader may have opened it once more while the checkpoint was stored.
+        await self._sealed.forget(range(section, last + 1))
+        await data.remove(reversed(removed))
+        if tail is not None:
+            assert tail.blob is not None
+            await tail.blob.resize(tail.end)
+            await tail.blob.sync()
+        await self._offsets.remove(reversed(removed))
+        if tail is not None:
+            await self._offsets.cut(tail)
+        self._metrics.count("items_rewound", old - size, self._label)
+
+    async def _tail_at(self, size: int) -> Tail | None:
+        """Return the last section as it will be at `size`, with its blobs; None if it will have no item and no blob."""
+        section = size // self._data.items_per_section
+        if size <= self._data.first_of(section):
+            return None
+        present = self._data.unsealed(section)
+        if present is not None:
+            header, starts, blob, index = present.header, present.starts, present.blob, present.index
+        else:
+            sealed = await self._sealed.take(section)
+            header, starts, blob = sealed.header, sealed.starts, sealed.blob
+            index = await self._offsets.reopen(header, starts)
+        count = size - header.first
+        tail = Tail(header, starts[:count], starts[count])
+        tail.blob, tail.index, tail.indexed = blob, index, count
+        return tail
