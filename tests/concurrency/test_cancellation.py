@@ -1,0 +1,632 @@
+"""Cancelling stops the waiting, never the work, wherever it strikes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+import pytest
+
+from posjournal_async import (
+    BytesCodec,
+    Config,
+    Context,
+    FileStorage,
+    ItemOutOfRange,
+    ItemPruned,
+    Journal,
+    JournalClosed,
+    JournalLocked,
+    MemoryStorage,
+)
+from tests.faults import GatedStorage
+from tests.format.writer import read_journal
+from tests.handles import handles_below
+
+if TYPE_CHECKING:
+    from posjournal_async import Storage
+
+SMALL = Config(partition="orders", items_per_section=4, codec=BytesCodec(), max_open_blobs=1)
+NARROW = Config(partition="orders", items_per_section=4, codec=BytesCodec(), write_buffer=1)
+WIDE = Config(partition="orders", items_per_section=1_000, codec=BytesCodec(), write_buffer=4_096)
+
+# More turns of the event loop than any operation below takes on memory.
+MOST_TURNS = 2_000
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_is_left_behind() -> AsyncIterator[None]:
+    """Fail a test that leaves a task, or a failure that nobody looked at."""
+    problems: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(100):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert not problems
+    assert not asyncio.all_tasks() - before - {asyncio.current_task()}
+
+
+# What is tried, and what was told.
+
+
+@dataclass
+class Ledger:
+    """What a journal was given, and what it acknowledged.
+
+    Attributes:
+        config: How the journal is kept.
+        tried: Items handed in.
+        told: Positions that appends returned, with their items.
+        least: What was told at or above this position may be gone, because a rewind was asked for; None if none was.
+        boundary: Position below which a prune was asked for.
+        may_be_gone: Whether the journal was to be destroyed.
+    """
+
+    config: Config[bytes] = SMALL
+    tried: set[bytes] = field(default_factory=set)
+    told: list[tuple[int, bytes]] = field(default_factory=list)
+    least: int | None = None
+    boundary: int = 0
+    may_be_gone: bool = False
+
+    def item(self) -> bytes:
+        item = b"item %d" % len(self.tried)
+        self.tried.add(item)
+        return item
+
+    async def append(self, journal: Journal[bytes]) -> None:
+        item = self.item()
+        self.told.append((await journal.append(item), item))
+
+    async def append_many(self, journal: Journal[bytes], count: int) -> None:
+        items = [self.item() for _ in range(count)]
+        last = await journal.append_many(items)
+        self.told += zip(range(last + 1 - count, last + 1), items, strict=True)
+
+    async def check(self, journal: Journal[bytes]) -> None:
+        """Look that what was told is there, and that everything there was handed in, once."""
+        if self.may_be_gone and journal.size() == 0:
+            return
+        bounds = journal.bounds()
+        found = dict([pair async for pair in journal.replay(bounds.start)])
+        assert list(found) == list(bounds)
+        assert len(set(found.values())) == len(found)
+        assert set(found.values()) <= self.tried
+        assert bounds.start in {0, self.boundary // self.config.items_per_section * self.config.items_per_section}
+        for position, item in self.told:
+            if position >= bounds.start and (self.least is None or position < self.least):
+                assert found[position] == item
+
+
+async def append_beyond_the_room(journal: Journal[bytes], ledger: Ledger) -> None:
+    for _ in range(3):
+        await ledger.append(journal)
+
+
+async def append_the_last_of_a_section(journal: Journal[bytes], ledger: Ledger) -> None:
+    while journal.size() % ledger.config.items_per_section:
+        await ledger.append(journal)
+
+
+async def append_a_long_run(journal: Journal[bytes], ledger: Ledger) -> None:
+    await ledger.append_many(journal, 2_500)
+
+
+async def append_a_short_run_over_sections(journal: Journal[bytes], ledger: Ledger) -> None:
+    await ledger.append_many(journal, 10)
+
+
+async def read_what_is_not_open(journal: Journal[bytes], ledger: Ledger) -> None:
+    for position in (0, 4, 9):
+        assert await journal.read(position) == ledger.told[position][1]
+
+
+async def read_many(journal: Journal[bytes], ledger: Ledger) -> None:
+    assert await journal.read_many(range(0, 14, 3)) == [item for _, item in ledger.told[0:14:3]]
+
+
+async def replay_in_small_pieces(journal: Journal[bytes], ledger: Ledger) -> None:
+    async with aclosing(journal.replay(0, 9)) as stream:
+        async for position, item in stream:
+            assert item in ledger.tried
+            assert position >= 14 or ledger.told[position][1] == item
+
+
+async def sync(journal: Journal[bytes], _: Ledger) -> None:
+    await journal.sync()
+
+
+async def sync_data(journal: Journal[bytes], _: Ledger) -> None:
+    await journal.sync_data()
+
+
+async def prune(journal: Journal[bytes], ledger: Ledger) -> None:
+    ledger.boundary = 9
+    await journal.prune(9)
+
+
+async def rewind(journal: Journal[bytes], ledger: Ledger) -> None:
+    ledger.least = 6
+    await journal.rewind(6)
+
+
+async def close(journal: Journal[bytes], _: Ledger) -> None:
+    await journal.close()
+
+
+async def destroy(journal: Journal[bytes], ledger: Ledger) -> None:
+    ledger.may_be_gone = True
+    await journal.destroy()
+
+
+Operation: TypeAlias = Callable[[Journal[bytes], Ledger], Coroutine[Any, Any, None]]
+
+OPERATIONS: dict[Operation, Config[bytes]] = {
+    append_beyond_the_room: NARROW,
+    append_the_last_of_a_section: SMALL,
+    append_a_long_run: WIDE,
+    append_a_short_run_over_sections: SMALL,
+    read_what_is_not_open: SMALL,
+    read_many: SMALL,
+    replay_in_small_pieces: SMALL,
+    sync: SMALL,
+    sync_data: SMALL,
+    prune: SMALL,
+    rewind: SMALL,
+    close: SMALL,
+    destroy: SMALL,
+}
+
+
+# How it is cancelled.
+
+
+async def after(turns: int, strike: Callable[[], object]) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    strike()
+
+
+async def by_cancel(operation: Awaitable[None], turns: int) -> bool:
+    """Cancel a task; say whether the operation was cut short."""
+    task = asyncio.ensure_future(operation)
+    await after(turns, task.cancel)
+    await asyncio.wait([task])
+    return task.cancelled() or task.result() is not None
+
+
+async def by_cancelling_twice(operation: Awaitable[None], turns: int) -> bool:
+    """Cancel a task, and again before it could see that, and again after it could."""
+    task = asyncio.ensure_future(operation)
+    await after(turns, task.cancel)
+    task.cancel()
+    await after(1, task.cancel)
+    await asyncio.wait([task])
+    return task.cancelled() or task.result() is not None
+
+
+async def by_timeout(operation: Awaitable[None], turns: int) -> bool:
+    """Let a deadline pass."""
+
+    async def within_a_timeout() -> bool:
+        try:
+            async with asyncio.timeout(None) as timeout:
+                striking = asyncio.ensure_future(after(turns, lambda: timeout.reschedule(0)))
+                try:
+                    await operation
+                finally:
+                    striking.cancel()
+        except TimeoutError:
+            return True
+        return False
+
+    return await asyncio.ensure_future(within_a_timeout())
+
+
+async def by_scope(operation: Awaitable[None], turns: int) -> bool:
+    """Cancel a scope of anyio, which cancels what it holds again and again until it has left."""
+    with anyio.CancelScope() as scope:
+        striking = asyncio.ensure_future(after(turns, scope.cancel))
+        try:
+            await operation
+        finally:
+            striking.cancel()
+    return scope.cancelled_caught
+
+
+WAYS = [by_cancel, by_cancelling_twice, by_timeout, by_scope]
+
+
+async def neighbour(journal: Journal[bytes], ledger: Ledger) -> None:
+    """Use the journal as a service would, until somebody closes it."""
+    with suppress(JournalClosed):
+        for _ in range(3):
+            await ledger.append(journal)
+            await journal.sync_data()
+            with suppress(ItemPruned, ItemOutOfRange):
+                assert await journal.read(1) == ledger.told[1][1]
+
+
+async def opened_again(storage: Storage, config: Config[bytes]) -> Journal[bytes]:
+    """Open a journal that is being closed behind the scenes."""
+    for _ in range(MOST_TURNS):
+        with suppress(JournalLocked):
+            return await Journal.init(Context(storage), config)
+        await asyncio.sleep(0)
+    pytest.fail("the lock is not released")
+
+
+async def cut_short(operation: Operation, way: Any, turns: int, neighbours: int, storage: Storage) -> bool:
+    """Cancel an operation, use the journal on, open it again and check; say whether it was cancelled in time."""
+    ledger = Ledger(OPERATIONS[operation])
+    journal = await Journal.init(Context(storage), ledger.config)
+    await ledger.append_many(journal, 14)
+    others = [asyncio.create_task(neighbour(journal, ledger)) for _ in range(neighbours)]
+
+    was_cut = await way(operation(journal, ledger), turns)
+    await asyncio.gather(*others)
+
+    if operation not in {close, destroy}:
+        await journal.prune(0)  # removes nothing, but comes after what goes on behind the scenes
+        await ledger.check(journal)
+        ledger.told = [pair async for pair in journal.replay(journal.bounds().start)]
+        ledger.least = None
+        await ledger.append(journal)
+        await journal.sync_data()
+        await journal.close()
+    with suppress(JournalClosed):  # a cancelled close may not have begun
+        await journal.close()
+    found = await opened_again(storage, ledger.config)
+    await ledger.check(found)
+    await ledger.append(found)
+    await found.close()
+    return bool(was_cut)
+
+
+@pytest.mark.parametrize("neighbours", [0, 3], ids=["alone", "beside three tasks"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_an_operation_cancelled_anywhere_leaves_a_sound_journal(
+    operation: Operation, way: Any, neighbours: int
+) -> None:
+    """Whenever it is cancelled, nothing told is lost, nothing is written twice, and the journal works on (C1, C4)."""
+    for turns in range(MOST_TURNS):
+        if not await cut_short(operation, way, turns, neighbours, MemoryStorage()):
+            assert turns > 0
+            return
+    pytest.fail("the operation does not complete")
+
+
+@pytest.mark.parametrize("operation", [prune, rewind, append_a_short_run_over_sections, sync, close])
+async def test_an_operation_on_files_cancelled_anywhere_leaves_a_sound_journal(
+    operation: Operation, tmp_path: Path
+) -> None:
+    """The same holds where the work goes on in a thread, and no descriptor is left (C1, C3)."""
+    for turns in range(0, 60, 3):
+        await cut_short(operation, by_cancel, turns, 2, FileStorage(tmp_path / str(turns)))
+    gc.collect()
+    assert not handles_below(tmp_path)
+
+
+# Opening.
+
+
+async def init(storage: Storage) -> None:
+    await (await Journal.init(Context(storage), SMALL)).close()
+
+
+async def init_at_size(storage: Storage) -> None:
+    await (await Journal.init_at_size(Context(storage), SMALL, 33)).close()
+
+
+async def init_sync(storage: Storage) -> None:
+    await (await Journal.init_sync(Context(storage), SMALL, range(5, 12))).close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("opening", [init, init_at_size, init_sync])
+async def test_an_opening_cancelled_anywhere_frees_the_lock_and_loses_nothing(opening: Any, way: Any) -> None:
+    """What was asked for has happened or not, and the next one can open (C3, C4)."""
+    outcomes = {init: [range(14)], init_at_size: [range(14), range(33, 33)], init_sync: [range(14), range(4, 14)]}
+    outcomes[init_sync].append(range(4, 12))
+    for turns in range(MOST_TURNS):
+        storage = MemoryStorage()
+        items = [b"item %d" % number for number in range(14)]
+        async with await Journal.init(Context(storage), SMALL) as journal:
+            await journal.append_many(items)
+        was_cut = await way(opening(storage), turns)
+        found = await opened_again(storage, SMALL)
+        bounds = found.bounds()
+        assert bounds in outcomes[opening] if was_cut else bounds == outcomes[opening][-1]
+        assert [item async for _, item in found.replay(bounds.start)] == items[bounds.start : bounds.stop]
+        await found.close()
+        if not was_cut:
+            assert turns > 5
+            return
+    pytest.fail("the opening does not complete")
+
+
+# Waiting for a device that takes its time.
+
+
+@pytest.mark.parametrize("operation", [append_the_last_of_a_section, sync, sync_data, prune, rewind, close, destroy])
+async def test_cancelling_stops_the_waiting_at_once(operation: Operation) -> None:
+    """A caller is free although the device is stuck, and until it is free again nothing spins (C1, C3)."""
+    storage = GatedStorage(MemoryStorage())
+    ledger = Ledger()
+    journal = await Journal.init(Context(storage), SMALL)
+    await ledger.append_many(journal, 13)
+    await journal.prune(0)
+    storage.hold(lambda call: call.what in {"sync", "write_at"})
+    with anyio.CancelScope() as scope:
+        waiting = asyncio.ensure_future(after(20, scope.cancel))
+        await operation(journal, ledger)
+    await waiting
+    assert scope.cancelled_caught
+    assert len(storage.held) == 1
+    await after(5, lambda: None)
+    assert not getattr(asyncio.get_running_loop(), "_ready"), "somebody polls"  # noqa: B009 - private
+
+    storage.let_all_go()
+    with suppress(JournalClosed):
+        await journal.close()
+    found = await opened_again(storage, SMALL)
+    await ledger.check(found)
+    await found.close()
+
+
+async def test_an_opening_that_is_cancelled_is_undone_when_the_device_answers() -> None:
+    """The caller is free at once; the lock is free as soon as the opening could be finished (C3)."""
+    storage = GatedStorage(MemoryStorage())
+    storage.hold(lambda call: call.what == "sync")
+    opening = asyncio.create_task(Journal.init(Context(storage), SMALL))
+    await storage.until_held()
+    opening.cancel()
+    await asyncio.wait([opening])
+    assert opening.cancelled()
+    with pytest.raises(JournalLocked):
+        await Journal.init(Context(storage), SMALL)
+    storage.let_all_go()
+    await (await opened_again(storage, SMALL)).close()
+
+
+async def test_a_cancelled_sync_goes_on() -> None:
+    """What it was asked for becomes durable though nobody waits for it (C2)."""
+    storage = GatedStorage(MemoryStorage())
+    journal = await Journal.init(Context(storage), SMALL)
+    await journal.append(b"item")
+    storage.hold(lambda call: call.what == "sync")
+    syncing = asyncio.create_task(journal.sync())
+    await storage.until_held()
+    syncing.cancel()
+    await asyncio.wait([syncing])
+    assert journal.durable_size() == 0
+    storage.let_all_go()
+    await after(20, lambda: None)
+    assert journal.durable_size() == 1
+    await journal.close()
+
+
+async def test_an_append_cancelled_while_it_waits_for_room_took_no_position() -> None:
+    """The next one in the queue gets the position that it would have had (C1)."""
+    storage = GatedStorage(MemoryStorage())
+    journal = await Journal.init(Context(storage), NARROW)
+    storage.hold(lambda call: call.what == "write_at")
+    assert await journal.append(b"0") == 0
+    waiting = [asyncio.create_task(journal.append(item)) for item in (b"a", b"b", b"c")]
+    await storage.until_held()
+    waiting[1].cancel()
+    storage.let_all_go()
+    await asyncio.wait(waiting)
+    assert [waiting[0].result(), waiting[2].result()] == [1, 2]
+    assert await journal.read_many(range(3)) == [b"0", b"a", b"c"]
+    await journal.close()
+
+
+async def test_leaving_async_with_in_a_cancelled_scope_closes_the_journal() -> None:
+    """The block is left at once, and everything is durable and released behind the scenes (C3)."""
+    storage = MemoryStorage()
+    with anyio.move_on_after(0):
+        async with await Journal.init(Context(storage), SMALL):
+            pytest.fail("the opening is where the scope is left")
+    with anyio.CancelScope() as scope:
+        async with await opened_again(storage, SMALL) as journal:
+            await journal.append(b"item")
+            scope.cancel()
+            await anyio.sleep_forever()
+    found = await opened_again(storage, SMALL)
+    assert await found.read(0) == b"item"
+    await found.close()
+
+
+# Work in a thread that outlives its waiter.
+
+
+class Disk:
+    """The calls that the library makes on descriptors; writes, reads and flushes wait while it is stuck.
+
+    Attributes:
+        entered: Set when a call has begun to wait.
+        misuses: Descriptors that were closed while a call used them.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entered = threading.Event()
+        self.misuses: list[int] = []
+        self._goes = threading.Event()
+        self._goes.set()
+        self._to_stick = 0
+        self._in_use: Counter[int] = Counter()
+        for name in ("pwrite", "pread", "fdatasync", "fsync"):
+            monkeypatch.setattr(os, name, self._slow(getattr(os, name)))
+        really_close = os.close
+
+        def close(fd: int) -> None:
+            if self._in_use[fd]:
+                self.misuses.append(fd)
+            really_close(fd)
+
+        monkeypatch.setattr(os, "close", close)
+
+    def _slow(self, really: Callable[..., Any]) -> Callable[..., Any]:
+        def call(fd: int, *args: Any) -> Any:
+            self._in_use[fd] += 1
+            try:
+                if not self._goes.is_set() and self._to_stick > 0:
+                    self._to_stick -= 1
+                    self.entered.set()
+                    assert self._goes.wait(60)
+                return really(fd, *args)
+            finally:
+                self._in_use[fd] -= 1
+
+        return call
+
+    def stick(self, calls: int = sys.maxsize) -> None:
+        """Let the next `calls` calls wait until `let_go`."""
+        self._to_stick = calls
+        self.entered.clear()
+        self._goes.clear()
+
+    def let_go(self) -> None:
+        self._goes.set()
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+async def all_others_end() -> None:
+    """Wait for what goes on behind the scenes."""
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
+
+
+@pytest.mark.parametrize("operation", [append_the_last_of_a_section, sync, sync_data, prune, rewind])
+async def test_a_close_during_work_in_a_thread_waits_for_it(operation: Operation, tmp_path: Path, disk: Disk) -> None:
+    """No descriptor is closed in use, however often the operation and the close are cancelled (C3)."""
+    ledger = Ledger()
+    journal = await Journal.init(Context(FileStorage(tmp_path)), SMALL)
+    await ledger.append_many(journal, 13)
+    disk.stick()
+    working = asyncio.create_task(operation(journal, ledger))
+    await asyncio.to_thread(disk.entered.wait)
+    working.cancel()
+    for _ in range(3):
+        closing = asyncio.create_task(journal.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+    with pytest.raises(JournalLocked):
+        await Journal.init(Context(FileStorage(tmp_path)), SMALL)
+    disk.let_go()
+    await all_others_end()
+    async with await Journal.init(Context(FileStorage(tmp_path)), SMALL) as found:
+        await ledger.check(found)
+    assert not disk.misuses
+
+
+async def test_a_close_during_a_read_in_a_thread_waits_for_it(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers and replays that were cancelled or abandoned keep their descriptor until their read is done (C3)."""
+
+    def not_at_hand(*_: object) -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "preadv", not_at_hand, raising=False)
+    ledger = Ledger()
+    journal = await Journal.init(Context(FileStorage(tmp_path)), SMALL)
+    await ledger.append_many(journal, 14)
+    await journal.sync()
+    stream = journal.replay(0, 9)
+    assert (await anext(stream))[0] == 0
+    disk.stick()
+    reading = asyncio.create_task(journal.read(1))
+    await asyncio.to_thread(disk.entered.wait)
+    reading.cancel()
+    await stream.aclose()
+    closing = asyncio.create_task(journal.close())
+    await asyncio.wait([reading])
+    assert not closing.done()
+    disk.let_go()
+    await closing
+    assert not disk.misuses
+
+
+async def test_a_write_whose_waiter_was_cancelled_lands_before_the_next(tmp_path: Path, disk: Disk) -> None:
+    """Items that were handed to the storage by a cancelled sync come before those of the next one (C1)."""
+    journal = await Journal.init(Context(FileStorage(tmp_path)), SMALL)
+    await journal.append(b"0")
+    await journal.sync_data()
+    disk.stick()
+    await journal.append(b"1")
+    first = asyncio.create_task(journal.sync_data())
+    await asyncio.to_thread(disk.entered.wait)
+    first.cancel()
+    await journal.append(b"2")
+    second = asyncio.create_task(journal.sync_data())
+    await asyncio.wait([first])
+    assert not second.done()
+    disk.let_go()
+    await second
+    assert read_journal(tmp_path, "orders", after_crash=True) == [(0, b"0"), (1, b"1"), (2, b"2")]
+    await journal.close()
+
+
+async def test_calls_on_a_file_keep_their_order_when_the_first_was_cancelled(tmp_path: Path, disk: Disk) -> None:
+    """Neither a later write nor the close overtakes a write in a thread that nobody waits for any more (C1, C3)."""
+    storage = FileStorage(tmp_path, threads=2)
+    other, _ = await storage.open("p", b"other")
+    blob, _ = await storage.open("p", b"blob")
+    disk.stick(calls=1)
+    old = asyncio.create_task(blob.write_at(0, b"old, and longer"))
+    await asyncio.to_thread(disk.entered.wait)
+    old.cancel()
+    new = asyncio.create_task(blob.write_at(0, b"new"))
+    closing = asyncio.create_task(blob.close())
+    await asyncio.wait([old])
+    await other.sync()  # takes its turn on the thread that is free, behind whatever was handed to it before
+    assert not new.done()
+    assert not closing.done()
+
+    disk.let_go()
+    await asyncio.wait([new, closing])
+    assert (tmp_path / "p" / b"blob".hex()).read_bytes() == b"new, and longer"
+    await other.close()
+    assert not disk.misuses
+
+
+async def test_a_call_that_is_cancelled_while_it_waits_for_a_thread_is_made(tmp_path: Path, disk: Disk) -> None:
+    """It keeps its place: what comes after it finds it done (C1)."""
+    storage = FileStorage(tmp_path, threads=1)
+    other, _ = await storage.open("p", b"other")
+    blob, _ = await storage.open("p", b"blob")
+    disk.stick()
+    holding = asyncio.create_task(other.sync())
+    await asyncio.to_thread(disk.entered.wait)
+    old = asyncio.create_task(blob.write_at(0, b"old, and longer"))
+    await asyncio.sleep(0)
+    new = asyncio.create_task(blob.write_at(0, b"new"))
+    await asyncio.sleep(0)
+    old.cancel()
+    disk.let_go()
+    await asyncio.wait([holding, old, new])
+    assert old.cancelled()
+    assert await blob.read_at(0, 100) == b"new, and longer"
+    await blob.close()
+    await other.close()

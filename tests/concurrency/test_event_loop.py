@@ -1,0 +1,242 @@
+"""The event loop goes on, however slow the disk is."""
+
+# Files are looked at while nothing else is to run.
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from posjournal_async import BytesCodec, Config, Context, FileStorage, Journal, MemoryStorage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+DELAY_SECONDS = 0.2
+TICK_SECONDS = 0.001
+
+# A call that waits for the device on the loop makes the ticker late by all of the delay.
+MOST_SECONDS = DELAY_SECONDS / 4
+
+CONFIG = Config(partition="orders", items_per_section=500, codec=BytesCodec())
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Make writes and flushes slow, as a device that is busy does; return the threads that called them."""
+    threads: list[int] = []
+
+    def slow(really: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            threads.append(threading.get_ident())
+            time.sleep(DELAY_SECONDS)
+            return really(*args)
+
+        return call
+
+    for name in ("pwrite", "fdatasync", "fsync"):
+        monkeypatch.setattr(os, name, slow(getattr(os, name)))
+    return threads
+
+
+@asynccontextmanager
+async def punctual() -> AsyncIterator[None]:
+    """Fail if the event loop keeps a timer waiting for longer than a part of what the disk takes."""
+    latest = 0.0
+
+    async def tick() -> None:
+        nonlocal latest
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(TICK_SECONDS)
+            latest = max(latest, time.perf_counter() - before - TICK_SECONDS)
+
+    ticking = asyncio.create_task(tick())
+    await asyncio.sleep(0)
+    yield
+    ticking.cancel()
+    assert latest < MOST_SECONDS
+
+
+async def test_a_flood_of_appends_to_a_slow_disk_does_not_hold_the_loop(tmp_path: Path, slow_disk: list[int]) -> None:
+    """Writing, and waiting for room, are elsewhere (L1)."""
+    config = Config(partition="orders", codec=BytesCodec(), write_buffer=300_000)
+    journal = await Journal.init(Context(FileStorage(tmp_path)), config)
+    async with punctual():
+        for _ in range(10_000):
+            await journal.append(b"x" * 92)
+    assert len(slow_disk) > 5
+    await journal.close()
+
+
+async def test_many_durable_appenders_on_a_slow_disk_do_not_hold_the_loop(tmp_path: Path, slow_disk: list[int]) -> None:
+    """Flushing is elsewhere, and so is what a roll creates (L1)."""
+    journal = await Journal.init(Context(FileStorage(tmp_path)), CONFIG)
+    slow_disk.clear()
+
+    async def commit() -> None:
+        for _ in range(2):
+            await journal.append(b"item")
+            await journal.sync_data()
+
+    async with punctual():
+        await asyncio.gather(*(commit() for _ in range(256)))
+    assert len(slow_disk) > 5
+    assert journal.durable_size() == 512
+    await journal.close()
+
+
+async def test_a_replay_and_exclusive_operations_on_a_slow_disk_do_not_hold_the_loop(
+    tmp_path: Path, slow_disk: list[int]
+) -> None:
+    """Opening, reading, pruning, rewinding and closing are elsewhere too (L1)."""
+    async with punctual():
+        async with await Journal.init(Context(FileStorage(tmp_path)), CONFIG) as journal:
+            await journal.append_many([b"x" * 100] * 1_700)
+            assert [position async for position, _ in journal.replay(0)] == list(range(1_700))
+            await journal.prune(500)
+            await journal.rewind(1_200)
+        async with await Journal.init(Context(FileStorage(tmp_path)), CONFIG) as journal:
+            assert [position async for position, _ in journal.replay(500)] == list(range(500, 1_200))
+    assert len(slow_disk) > 20
+
+
+# Which thread calls the system.
+
+SYSTEM_CALLS = [
+    "open",
+    "close",
+    "read",
+    "write",
+    "pread",
+    "preadv",
+    "pwrite",
+    "pwritev",
+    "fdatasync",
+    "fsync",
+    "ftruncate",
+    "truncate",
+    "unlink",
+    "remove",
+    "rename",
+    "replace",
+    "mkdir",
+    "rmdir",
+    "listdir",
+    "scandir",
+    "stat",
+    "lstat",
+    "fstat",
+    "access",
+    "readlink",
+    "posix_fallocate",
+    "posix_fadvise",
+]
+
+
+async def test_the_loop_makes_no_system_call_but_a_read_that_returns_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all of a journal's life, the loop's own thread calls preadv with RWF_NOWAIT and nothing else (L1)."""
+    loop_thread = threading.get_ident()
+    on_loop: list[tuple[str, tuple[Any, ...]]] = []
+    elsewhere: set[str] = set()
+
+    def watched(name: str, really: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            if threading.get_ident() == loop_thread:
+                on_loop.append((name, args))
+            else:
+                elsewhere.add(name)
+            return really(*args, **options)
+
+        return call
+
+    for name in SYSTEM_CALLS:
+        if hasattr(os, name):
+            monkeypatch.setattr(os, name, watched(name, getattr(os, name)))
+    config = Config(partition="orders", items_per_section=4, codec=BytesCodec(), max_open_blobs=1)
+    context = Context(FileStorage(tmp_path / "root"))
+
+    async with await Journal.init(context, config) as journal:
+        await journal.append_many([b"item %d" % number for number in range(30)])
+        await journal.append(b"item 30")
+        await journal.sync_data()
+        await journal.sync()
+        assert await journal.read(30) == b"item 30"
+        assert await journal.read_many(range(0, 30, 3)) == [b"item %d" % number for number in range(0, 30, 3)]
+        assert len([item async for item in journal.replay(0, 50)]) == 31
+        assert await journal.prune(9)
+        await journal.rewind(25)
+        await journal.rewind(22)
+    async with await Journal.init(context, config) as journal:
+        assert len([item async for item in journal.replay(8)]) == 14
+    journal = await Journal.init_sync(context, config, range(10, 20))
+    await journal.close()
+    journal = await Journal.init_at_size(context, config, 7)
+    await journal.append(b"item")
+    await journal.destroy()
+
+    monkeypatch.undo()
+    assert {name for name, _ in on_loop} == {"preadv"}
+    assert {args[3] for _, args in on_loop} == {os.RWF_NOWAIT}
+    assert {"open", "close", "pread", "pwrite", "fdatasync", "fsync", "ftruncate", "unlink", "mkdir"} <= elsewhere
+
+
+# Loops that never wait.
+
+
+async def test_a_tight_loop_of_appends_lets_others_run(tmp_path: Path) -> None:
+    """Somebody else gets on for each few hundred KiB that are appended, however much room there is (L2)."""
+    config = Config(partition="orders", codec=BytesCodec(), write_buffer=2**30)
+    journal = await Journal.init(Context(FileStorage(tmp_path)), config)
+    steps = 0
+
+    async def others() -> None:
+        nonlocal steps
+        while True:
+            steps += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    for _ in range(100_000):
+        await journal.append(b"x" * 92)
+    other.cancel()
+    assert steps >= 10_000_000 / 256 / 1024
+    await journal.close()
+
+
+@pytest.mark.parametrize("how", ["append_many", "read_many", "replay"])
+async def test_a_call_that_handles_many_items_lets_others_run(how: str) -> None:
+    """One long call takes many turns of the loop (L1)."""
+    journal = await Journal.init(Context(MemoryStorage()), Config(partition="orders", codec=BytesCodec()))
+    items = [b"x" * 92] * 20_000
+    steps = 0
+
+    async def others() -> None:
+        nonlocal steps
+        while True:
+            steps += 1
+            await asyncio.sleep(0)
+
+    if how == "append_many":
+        other = asyncio.create_task(others())
+        await journal.append_many(items)
+    else:
+        await journal.append_many(items)
+        await journal.sync()
+        other = asyncio.create_task(others())
+        if how == "read_many":
+            assert await journal.read_many(range(20_000)) == items
+        else:
+            assert [item async for _, item in journal.replay(0)] == items
+    other.cancel()
+    assert steps >= 10
+    await journal.close()

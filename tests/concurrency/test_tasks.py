@@ -1,0 +1,754 @@
+"""Any number of tasks use one journal at once, on one event loop; nobody else does."""
+
+# Files and processes are looked at while nothing else is to run.
+# ruff: noqa: ASYNC221, ASYNC222, ASYNC240
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from posjournal_async import (
+    BytesCodec,
+    Config,
+    Context,
+    FileStorage,
+    ItemOutOfRange,
+    ItemPruned,
+    Journal,
+    JournalClosed,
+    JournalLocked,
+    MemoryStorage,
+)
+from tests.faults import Call, GatedStorage, RecordingStorage, is_data_sync
+from tests.handles import handles_below
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from posjournal_async import Storage
+
+CHECKOUT = Path(__file__).parents[2]
+
+IPS = 4
+SMALL = Config(partition="orders", items_per_section=IPS, codec=BytesCodec())
+WIDE = Config(partition="orders", codec=BytesCodec())
+
+
+async def opened(storage: Storage, config: Config[bytes] = SMALL) -> Journal[bytes]:
+    return await Journal.init(Context(storage), config)
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def all_items(journal: Journal[bytes]) -> list[bytes]:
+    return [item async for _, item in journal.replay(journal.bounds().start)]
+
+
+def is_data_write(call: Call) -> bool:
+    """Say whether a call writes records, and not a header."""
+    return call.partition == "orders_data" and call.what == "write_at" and call.offset > 0
+
+
+# Group commit.
+
+
+async def test_many_tasks_share_few_syncs() -> None:
+    """256 tasks that each append and sync cost a few data syncs, and each of them is covered by one (I3)."""
+    storage = RecordingStorage(MemoryStorage())
+    journal = await opened(storage, WIDE)
+
+    async def commit(number: int) -> int:
+        position = await journal.append(b"%d" % number)
+        await journal.sync_data()
+        assert journal.durable_size() > position
+        return position
+
+    positions = await asyncio.gather(*(commit(number) for number in range(256)))
+    assert sorted(positions) == list(range(256))
+    assert len(storage.calls(is_data_sync)) <= 5
+    assert await all_items(journal) == [b"%d" % number for number in range(256)]
+    await journal.close()
+
+
+async def test_a_sync_that_began_before_an_append_does_not_vouch_for_it() -> None:
+    """Who appends during an fsync waits for the next one (I3)."""
+    storage = GatedStorage(MemoryStorage())
+    journal = await opened(storage, WIDE)
+    await journal.append(b"early")
+    await journal.sync_data()
+    await journal.append(b"in the group")
+    storage.hold(is_data_sync)
+    first = asyncio.create_task(journal.sync_data())
+    await storage.until_held()
+    await journal.append(b"late")
+    second = asyncio.create_task(journal.sync_data())
+    await turns(5)
+
+    storage.let_go()
+    await first
+    await storage.until_held()
+    assert not second.done()
+    assert journal.durable_size() == 2
+
+    storage.let_all_go()
+    await second
+    assert journal.durable_size() == 3
+    await journal.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_sync_returns_only_after_an_fsync_that_began_when_its_items_had_landed(seed: int) -> None:
+    """In any schedule, the write of an acknowledged item had ended before the fsync that vouches for it began (I3)."""
+    chance = random.Random(seed)
+    recorder = RecordingStorage(MemoryStorage())
+    gated = GatedStorage(recorder)
+    journal = await opened(gated, WIDE)
+    gated.hold(lambda call: call.partition == "orders_data" and call.what != "read_at")
+    acknowledged: dict[int, int] = {}
+
+    async def commit(number: int) -> None:
+        await turns(chance.randrange(10))
+        position = await journal.append(b"<%d>" % number)
+        await journal.sync_data()
+        acknowledged[position] = len(recorder.events)
+
+    tasks = [asyncio.create_task(commit(number)) for number in range(30)]
+    while not all(task.done() for task in tasks):
+        gated.let_go()
+        await turns(chance.randrange(1, 4))
+    await asyncio.gather(*tasks)
+
+    for position, until in acknowledged.items():
+        item = await journal.read(position)
+        events = recorder.events[:until]
+        landed = next(at for at, event in enumerate(events) if event.phase == "end" and item in event.call.data)
+        began = {event.call: at for at, event in enumerate(events) if event.phase == "begin"}
+        ends = [event.call for event in events if event.phase == "end" and is_data_sync(event.call)]
+        assert any(began[call] > landed for call in ends)
+    gated.let_all_go()
+    await journal.close()
+
+
+async def test_a_sync_with_nothing_new_touches_no_storage() -> None:
+    """Who asks for what is durable already gets it without a sync (I3)."""
+    storage = RecordingStorage(MemoryStorage())
+    journal = await opened(storage)
+    await journal.append(b"item")
+    await journal.sync()
+    before = len(storage.events)
+    await journal.sync_data()
+    await journal.sync()
+    assert len(storage.events) == before
+    await journal.close()
+
+
+# Sections that fill up.
+
+
+async def test_two_tasks_that_reach_a_section_boundary_at_once_both_cross_it() -> None:
+    """Positions stay dense, and each item is in its section when its append returns (I1, O1)."""
+    storage = MemoryStorage()
+    journal = await opened(storage)
+    await journal.append_many([b"0", b"1", b"2"])
+    calls = [journal.append(b"3"), journal.append(b"4"), journal.append_many([b"5", b"6", b"7"]), journal.append(b"8")]
+    positions = await asyncio.gather(*calls)
+    assert positions == [3, 4, 7, 8]
+    assert journal.durable_size() >= 8
+    assert await all_items(journal) == [b"%d" % number for number in range(9)]
+    await journal.close()
+
+
+async def test_appends_go_on_while_a_section_is_sealed_until_the_buffer_is_full() -> None:
+    """Other tasks append during the syncs of a roll as far as memory allows, then wait, and go on in order (F7, O1)."""
+    storage = GatedStorage(MemoryStorage())
+    config = Config(partition="orders", items_per_section=IPS, codec=BytesCodec(), write_buffer=100)
+    journal = await opened(storage, config)
+    await journal.append_many([b"0", b"1", b"2"])
+    storage.hold(is_data_sync)
+    rolling = asyncio.create_task(journal.append(b"3"))
+    await storage.until_held()
+
+    others = [asyncio.create_task(journal.append(b"x" * 32)) for _ in range(6)]
+    await turns(5)
+    # Two records of 40 bytes fit beside what is on its way; the others wait.
+    waiting = [task for task in others if not task.done()]
+    assert not rolling.done()
+    assert 1 <= len(waiting) < 6
+    assert journal.size() == IPS + 6 - len(waiting)
+    assert waiting == others[-len(waiting) :]
+
+    storage.let_all_go()
+    assert await rolling == 3
+    assert await asyncio.gather(*others) == [4, 5, 6, 7, 8, 9]
+    await journal.close()
+
+
+# Back-pressure.
+
+
+@pytest.mark.parametrize("count", [1, 7])
+async def test_memory_that_waits_is_bounded_by_the_write_buffer(count: int) -> None:
+    """However many tasks append to a slow device, what is taken in is at most the buffer and one item (F7)."""
+    storage = GatedStorage(MemoryStorage())
+    item = b"x" * 92  # 100 bytes with the head of its record
+    config = Config(partition="orders", codec=BytesCodec(), write_buffer=1_000)
+    journal = await opened(storage, config)
+    storage.hold(is_data_write)
+    tasks = [asyncio.create_task(journal.append_many([item] * count)) for _ in range(100)]
+    await storage.until_held()
+    most = 0
+    while not all(task.done() for task in tasks):
+        landed = sum(len(call.data) for call in storage.held)
+        assert landed <= 1_000 + len(item) + 8
+        most = max(most, journal._data.waiting)
+        storage.let_go()
+        await turns(3)
+    assert 600 <= most <= 1_000
+    assert [task.result() for task in tasks] == [number * count - 1 for number in range(1, 101)]
+    storage.let_all_go()
+    await journal.close()
+
+
+async def test_an_item_larger_than_the_buffer_goes_through_alone() -> None:
+    """It waits until nothing else does, and everything keeps its order (F7)."""
+    journal = await opened(MemoryStorage(), Config(partition="orders", codec=BytesCodec(), write_buffer=10))
+    items = [b"a", b"b" * 5_000, b"c", b"d" * 400_000, b"e"]
+    assert await asyncio.gather(*(journal.append(item) for item in items)) == [0, 1, 2, 3, 4]
+    assert await all_items(journal) == items
+    await journal.close()
+
+
+async def test_appends_that_wait_are_admitted_in_the_order_of_their_calls() -> None:
+    """A small append does not overtake a large one that waits for room (O1)."""
+    journal = await opened(MemoryStorage(), Config(partition="orders", codec=BytesCodec(), write_buffer=64))
+    sizes = [40, 60, 1, 60, 1, 1, 40, 1]
+    tasks = [asyncio.create_task(journal.append(b"x" * size)) for size in sizes]
+    assert await asyncio.gather(*tasks) == list(range(8))
+    assert [len(item) for item in await all_items(journal)] == sizes
+    await journal.close()
+
+
+async def test_a_long_run_stays_together() -> None:
+    """No append comes between the items of one call, however long, and none of them shows before all do (A2, O1)."""
+    journal = await opened(MemoryStorage(), Config(partition="orders", codec=BytesCodec(), write_buffer=500))
+    await journal.append(b"before")
+    run = [b"run %d" % number for number in range(3_000)]
+    running = asyncio.create_task(journal.append_many(run))
+    await asyncio.sleep(0)
+    between = asyncio.create_task(journal.append(b"between"))
+    sizes = set()
+    while not running.done():
+        sizes.add(journal.size())
+        await asyncio.sleep(0)
+    assert sizes <= {1, 2, 3_001, 3_002}
+    assert {await running, await between} in ({3_000, 3_001}, {3_001, 1})
+    items = await all_items(journal)
+    start = items.index(b"run 0")
+    assert items[start : start + 3_000] == run
+    assert len(items) == 3_002
+    await journal.close()
+
+
+# Exclusive operations beside others.
+
+
+async def test_a_replay_beside_a_prune_gives_each_item_or_says_that_it_was_pruned() -> None:
+    """Wherever the prune comes in, what is given out is right and in order, and then the end is `ItemPruned` (I2)."""
+    cut = 0
+    for moment in range(60):
+        journal = await opened(MemoryStorage(), Config(partition="orders", items_per_section=2, codec=BytesCodec()))
+        items = [b"item %d" % number for number in range(21)]
+        await journal.append_many(items)
+        stream = journal.replay(0, 60)
+        found = [await anext(stream)]
+
+        async def prune(journal: Journal[bytes] = journal, moment: int = moment) -> None:
+            await turns(moment)
+            await journal.prune(15)
+
+        pruning = asyncio.create_task(prune())
+        try:
+            async for pair in stream:
+                found.append(pair)  # noqa: PERF401 - what came before the error counts
+        except ItemPruned:
+            cut += 1
+        else:
+            assert len(found) == 21
+        await pruning
+        assert found == list(enumerate(items))[: len(found)]
+        await journal.close()
+    assert 0 < cut < 60
+
+
+async def test_a_read_or_replay_beside_a_rewind_never_gives_what_was_put_in_place_of_an_item() -> None:
+    """A stream ends with an error at a position that was discarded; a read gives the new item or the error (I2)."""
+    cut = 0
+    for moment in range(60):
+        journal = await opened(MemoryStorage(), Config(partition="orders", items_per_section=2, codec=BytesCodec()))
+        old = [b"old %d" % number for number in range(21)]
+        new = [b"the new %d" % number for number in range(12)]
+        await journal.append_many(old)
+        stream = journal.replay(0, 60)
+        found = [await anext(stream)]
+
+        async def rewind(journal: Journal[bytes] = journal, moment: int = moment, new: list[bytes] = new) -> None:
+            await turns(moment)
+            await journal.rewind(9)
+            await journal.append_many(new)
+
+        async def read(journal: Journal[bytes] = journal, old: list[bytes] = old, new: list[bytes] = new) -> None:
+            for position in [20, 15, 9, 8] * 8:
+                try:
+                    item = await journal.read(position)
+                except ItemOutOfRange:
+                    assert position >= 9
+                else:
+                    assert item in {old[position], new[position - 9] if position >= 9 else b""}
+
+        others = [asyncio.create_task(rewind()), asyncio.create_task(read())]
+        try:
+            async for pair in stream:
+                found.append(pair)  # noqa: PERF401 - what came before the error counts
+        except ItemOutOfRange as error:
+            cut += 1
+            assert error.position >= 9  # noqa: PT017 - it need not be raised
+        else:
+            assert len(found) == 21
+        await asyncio.gather(*others)
+        assert found == list(enumerate(old))[: len(found)]
+        assert await all_items(journal) == old[:9] + new
+        await journal.close()
+    assert 0 < cut < 60
+
+
+async def test_a_close_beside_appends_keeps_all_that_returned() -> None:
+    """An append returned, and is durable, or raised `JournalClosed`, and is not there (I1)."""
+    storage = MemoryStorage()
+    journal = await opened(
+        storage, Config(partition="orders", items_per_section=7, codec=BytesCodec(), write_buffer=50)
+    )
+    told: dict[int, bytes] = {}
+
+    async def append(number: int) -> None:
+        for step in range(20):
+            item = b"%d.%d" % (number, step)
+            told[await journal.append(item)] = item
+            await turns(number)
+
+    tasks = [asyncio.create_task(append(number)) for number in range(5)]
+    await turns(20)
+    await journal.close()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} <= {JournalClosed, type(None)}
+    assert JournalClosed in {type(outcome) for outcome in outcomes}
+    async with await opened(storage, journal.config) as found:
+        assert dict(enumerate(await all_items(found))) == told
+
+
+async def test_a_replay_of_a_journal_that_is_closed_raises() -> None:
+    """It does not go on, and does not end as if it had come to its end."""
+    journal = await opened(MemoryStorage())
+    await journal.append_many([b"%d" % number for number in range(10)])
+    stream = journal.replay(0, 9)
+    assert await anext(stream) == (0, b"0")
+    await journal.close()
+    with pytest.raises(JournalClosed):
+        await anext(stream)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+# Any schedule.
+
+
+class Model:
+    """What a journal must be, if each call took effect at one moment between its beginning and its end.
+
+    Only one task prunes and rewinds; what another is told while it does so is compared with nothing.
+    """
+
+    def __init__(self, journal: Journal[bytes], chance: random.Random) -> None:
+        self.journal = journal
+        self.chance = chance
+        self.told: dict[int, bytes] = {}
+        self.cuts = 0  # beginnings and ends of cuts: odd while there is one
+        self.made = 0
+        self.last_of_task: dict[int, int] = {}
+
+    def is_cut_since(self, cuts: int) -> bool:
+        return cuts % 2 == 1 or self.cuts != cuts
+
+    async def act(self, task: int) -> None:
+        cuts = self.cuts
+        kind = self.chance.choice(
+            [self.append] * 5 + [self.append_many, self.read, self.replay, self.sync_data, self.sync]
+        )
+        try:
+            await kind(task, cuts)
+        except (ItemPruned, ItemOutOfRange):
+            assert self.is_cut_since(cuts)
+        await turns(self.chance.randrange(3))
+
+    async def append(self, task: int, cuts: int) -> None:
+        await self._append(task, cuts, 1)
+
+    async def append_many(self, task: int, cuts: int) -> None:
+        await self._append(task, cuts, 6)
+
+    async def _append(self, task: int, cuts: int, count: int) -> None:
+        items = [b"%d %d" % (task, self.made + number) for number in range(count)]
+        self.made += count
+        last = await (self.journal.append(items[0]) if count == 1 else self.journal.append_many(items))
+        if not self.is_cut_since(cuts):
+            positions = range(last + 1 - count, last + 1)
+            assert last > self.last_of_task.get(task, -1)
+            assert not set(positions) & set(self.told)
+            self.last_of_task[task] = last
+            self.told.update(zip(positions, items, strict=True))
+
+    async def read(self, _: int, cuts: int) -> None:
+        if self.told:
+            position = self.chance.choice(list(self.told))
+            expected = self.told[position]
+            assert await self.journal.read(position) == expected or self.is_cut_since(cuts)
+
+    async def replay(self, _: int, cuts: int) -> None:
+        start = self.journal.bounds().start
+        told = dict(self.told)
+        pairs = [pair async for pair in self.journal.replay(start, self.chance.randrange(1, 60))]
+        assert [position for position, _ in pairs] == list(range(start, start + len(pairs)))
+        if not self.is_cut_since(cuts):
+            assert set(told) - set(range(start)) <= set(dict(pairs))
+            assert all(self.told.get(position, item) == item for position, item in pairs)
+
+    async def sync_data(self, _: int, cuts: int) -> None:
+        size = self.journal.size()
+        await self.journal.sync_data()
+        assert self.journal.durable_size() >= size or self.is_cut_since(cuts)
+
+    async def sync(self, _: int, __: int) -> None:
+        await self.journal.sync()
+
+    async def cut(self) -> None:
+        journal = self.journal
+        self.cuts += 1
+        if self.chance.random() < 0.5:
+            await journal.prune(self.chance.randrange(journal.size() + 1))
+            self.told = {position: item for position, item in self.told.items() if position >= journal.bounds().start}
+        else:
+            size = self.chance.randrange(journal.bounds().start, journal.size() + 1)
+            self.told = {position: item for position, item in self.told.items() if position < size}
+            self.last_of_task.clear()
+            await journal.rewind(size)
+        self.cuts += 1
+        await turns(self.chance.randrange(6))
+
+
+@pytest.mark.parametrize("block", range(6))
+async def test_any_schedule_is_like_one_after_the_other(block: int) -> None:
+    """Whatever 2 to 6 tasks do at once, each sees one history, and a reopen finds that one (I1)."""
+    for seed in range(block * 50, block * 50 + 50):
+        chance = random.Random(seed)
+        storage = MemoryStorage()
+        config = Config(
+            partition="orders",
+            items_per_section=chance.choice([1, 3, 8, 100]),
+            codec=BytesCodec(),
+            write_buffer=chance.choice([1, 40, 10_000]),
+            max_open_blobs=chance.choice([1, 2, 64]),
+        )
+        journal = await opened(storage, config)
+        model = Model(journal, chance)
+
+        async def work(task: int, model: Model = model) -> None:
+            for _ in range(12):
+                await model.act(task)
+
+        async def cut(model: Model = model) -> None:
+            for _ in range(3):
+                await model.cut()
+
+        cutting = [cut()] if seed % 2 else []
+        await asyncio.gather(*(work(task) for task in range(chance.randrange(2, 7))), *cutting)
+        items = dict(zip(journal.bounds(), await all_items(journal), strict=True))
+        assert len(set(items.values())) == len(items)
+        for position in set(model.told) & set(items):
+            assert items[position] == model.told[position]
+        if not cutting:
+            assert items == model.told
+        bounds = journal.bounds()
+        await journal.close()
+        async with await opened(storage, config) as found:
+            assert found.bounds() == bounds
+            assert await all_items(found) == list(items.values())
+
+
+# Only where it was opened.
+
+CALLS: dict[str, Callable[[Journal[bytes]], Any]] = {
+    "append": lambda journal: journal.append(b"x"),
+    "append_many": lambda journal: journal.append_many([b"x"]),
+    "read": lambda journal: journal.read(0),
+    "read_many": lambda journal: journal.read_many([0]),
+    "replay": lambda journal: journal.replay(0),
+    "replay_batches": lambda journal: journal.replay_batches(0),
+    "prune": lambda journal: journal.prune(0),
+    "rewind": lambda journal: journal.rewind(0),
+    "sync_data": lambda journal: journal.sync_data(),
+    "sync": lambda journal: journal.sync(),
+    "size": lambda journal: journal.size(),
+    "oldest_retained_pos": lambda journal: journal.oldest_retained_pos(),
+    "bounds": lambda journal: journal.bounds(),
+    "durable_size": lambda journal: journal.durable_size(),
+    "close": lambda journal: journal.close(),
+    "aclose": lambda journal: journal.aclose(),
+    "destroy": lambda journal: journal.destroy(),
+    "aenter": lambda journal: journal.__aenter__(),
+}
+
+
+def outcome_of(call: Callable[[Journal[bytes]], Any], journal: Journal[bytes]) -> BaseException | None:
+    """Make a call without an event loop of its own; it must not get as far as waiting."""
+    try:
+        result = call(journal)
+        if asyncio.iscoroutine(result):
+            try:
+                result.send(None)
+            finally:
+                result.close()
+    except BaseException as error:  # noqa: BLE001 - whatever it is
+        return error
+    return None
+
+
+def test_every_public_method_is_among_the_calls() -> None:
+    """A method that is added is tested too."""
+    public = {name for name in vars(Journal) if not name.startswith("_") and callable(getattr(Journal, name))}
+    assert public - {"init", "init_at_size", "init_sync", "open", "commit"} <= set(CALLS)
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_from_another_thread_raises_at_once(name: str) -> None:
+    """It does not touch what the loop's own thread is at (I4)."""
+    async with await opened(MemoryStorage()) as journal:
+        await journal.append(b"item")
+        outcomes = []
+        thread = threading.Thread(target=lambda: outcomes.append(outcome_of(CALLS[name], journal)))
+        thread.start()
+        thread.join()
+        assert type(outcomes[0]) is RuntimeError
+        assert journal.size() == 1
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_from_another_loop_raises_at_once(name: str) -> None:
+    """It does so also in the thread that the journal was opened in, while its own loop is not running (I4)."""
+
+    async def call() -> BaseException | None:
+        return outcome_of(CALLS[name], journal)
+
+    with asyncio.Runner() as own:
+        journal = own.run(opened(MemoryStorage()))
+        own.run(journal.append(b"item"))
+        asyncio.set_event_loop(None)
+        with asyncio.Runner() as other:
+            assert type(other.run(call())) is RuntimeError
+        own.run(journal.close())
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_after_a_fork_raises_at_once(name: str, tmp_path: Path) -> None:
+    """A child has none of the threads that work for the journal, and must not write to its files (I4)."""
+    async with await opened(FileStorage(tmp_path)) as journal:
+        await journal.append(b"item")
+        await journal.sync()
+        files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # there are threads, and the child exits at once
+            child = os.fork()
+        if child == 0:  # pragma: no cover - in the child
+            os._exit(0 if type(outcome_of(CALLS[name], journal)) is RuntimeError else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
+async def test_a_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """A fork neither releases the lock of the parent nor takes part in it (F6)."""
+    journal = await opened(FileStorage(tmp_path))
+    go_on, wait = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:  # pragma: no cover - in the child
+        os.close(wait)
+        os.read(go_on, 1)
+        os._exit(0)
+    with pytest.raises(JournalLocked):
+        await opened(FileStorage(tmp_path))
+    await journal.close()
+    async with await opened(FileStorage(tmp_path)) as again:
+        assert again.size() == 0
+    os.close(wait)
+    os.close(go_on)
+    os.waitpid(child, 0)
+
+
+# Journals that nobody closes.
+
+
+def collected() -> None:
+    for _ in range(3):
+        gc.collect()
+
+
+async def test_a_journal_that_is_collected_warns_and_writes_nothing_more(tmp_path: Path) -> None:
+    """What was not synced is lost as in a crash; the descriptors are closed and the lock is free."""
+    storage = FileStorage(tmp_path)
+    journal = await opened(storage)
+    await journal.append_many([b"%d" % number for number in range(9)])
+    await journal.read(0)
+    await journal.sync_data()
+    await journal.append(b"not synced")
+    assert handles_below(tmp_path)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    with pytest.warns(ResourceWarning, match="unclosed journal 'orders'"):  # noqa: PT031 - going is what warns
+        del journal
+        collected()
+        storage._executor.shutdown()  # a thread lets go of a blob when it is done with it
+
+    await turns(20)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+    assert not handles_below(tmp_path)
+    async with await opened(FileStorage(tmp_path)) as found:
+        assert await all_items(found) == [b"%d" % number for number in range(9)]
+
+
+async def test_a_journal_with_work_under_way_is_not_collected_before_it_is_done(tmp_path: Path) -> None:
+    """A sync that is waited for is finished though nobody else has the journal in hand."""
+
+    async def commit() -> None:
+        journal = await opened(FileStorage(tmp_path))
+        await journal.append(b"item")
+        syncing = asyncio.create_task(journal.sync_data())
+        await asyncio.sleep(0)
+        del journal
+        collected()
+        await syncing
+
+    with pytest.warns(ResourceWarning):  # noqa: PT031 - going is what warns
+        await commit()
+        collected()
+    async with await opened(FileStorage(tmp_path)) as found:
+        assert found.size() == 1
+
+
+def test_a_loop_that_is_closed_before_the_journal_leaves_a_lock_that_is_free(tmp_path: Path) -> None:
+    """The journal can only be dropped then; it warns, and another loop can open it again."""
+    kept: list[Journal[bytes]] = []
+
+    async def leave() -> None:
+        journal = await opened(FileStorage(tmp_path))
+        await journal.append(b"durable")
+        await journal.sync_data()
+        await journal.append(b"not synced")
+        kept.append(journal)
+
+    asyncio.run(leave())
+    assert type(outcome_of(CALLS["close"], kept[0])) is RuntimeError
+    with pytest.warns(ResourceWarning, match="unclosed journal"):  # noqa: PT031 - going is what warns
+        kept.clear()
+        collected()
+
+    async def look() -> list[bytes]:
+        async with await opened(FileStorage(tmp_path)) as journal:
+            return await all_items(journal)
+
+    assert asyncio.run(look()) == [b"durable"]
+
+
+EXITS = {
+    "after asyncio.run": "asyncio.run(use())",
+    "inside asyncio.run": "asyncio.run(use_and_exit())",
+    "with a loop that is never closed": "loop = asyncio.new_event_loop(); loop.run_until_complete(use())",
+    "with a sync under way": "loop = asyncio.new_event_loop(); loop.run_until_complete(use(True))",
+}
+
+EXITING = """
+import asyncio, sys
+from posjournal_async import *
+
+kept = []
+
+async def use(leave_a_sync=False):
+    journal = await Journal.init(Context(FileStorage({root!r})), Config(partition="orders", items_per_section=4))
+    kept.append(journal)
+    await journal.append_many(list(range(10)))
+    await journal.sync_data()
+    await journal.append(10)
+    if leave_a_sync:
+        asyncio.get_running_loop().create_task(journal.sync())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+async def use_and_exit():
+    await use()
+    sys.exit(0)
+
+{how}
+print("done")
+"""
+
+
+@pytest.mark.parametrize("how", EXITS.values(), ids=EXITS)
+async def test_an_interpreter_exits_with_a_journal_open(how: str, tmp_path: Path) -> None:
+    """It neither hangs nor prints a traceback, and what was synced is there."""
+    program = EXITING.format(root=str(tmp_path), how=how)
+    ran = subprocess.run(
+        [sys.executable, "-W", "default", "-c", program],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    complaints = [line for line in ran.stderr.splitlines() if line and not line.startswith(" ")]
+    foreseen = ("ResourceWarning: unclosed", "Task was destroyed but it is pending!", "task: <Task pending")
+    assert [line for line in complaints if not any(word in line for word in foreseen)] == []
+    async with await Journal.init(
+        Context(FileStorage(tmp_path)), Config(partition="orders", items_per_section=4)
+    ) as found:
+        assert found.size() in {10, 11}
+
+
+async def test_abandoned_replays_leave_nothing_behind() -> None:
+    """A thousand streams that are dropped after an item leave no task and no handle, and the journal closes."""
+    journal = await opened(MemoryStorage(), Config(partition="orders", items_per_section=2, codec=BytesCodec()))
+    await journal.append_many([b"item %d" % number for number in range(20)])
+    before = asyncio.all_tasks()
+    for number in range(1_000):
+        stream = journal.replay(number % 20, 9)
+        assert (await anext(stream))[0] == number % 20
+        if number % 2:
+            await stream.aclose()
+        del stream
+    collected()
+    await turns(10)
+    assert not asyncio.all_tasks() - before
+    await journal.close()
