@@ -132,28 +132,37 @@ class Writer:
                 await asyncio.sleep(0)  # a loop of appends that never wait would starve everybody else
         sealed = (last + 1) // self._data.items_per_section * self._data.items_per_section
         if sealed > last + 1 - len(payloads):
-            await self.sealed(sealed)
+            waiter = self.sealed(sealed)
+            if waiter is not None:
+                await waiter
         return last
 
-    async def sealed(self, size: int) -> None:
-        """Return when the section that ends at `size` is sealed."""
-        await self._wait(self._wait_all, size, self._checkpoint.slot.durable)
+    # The next three are no coroutines: with hundreds of tasks at it, one more for each commit is what they would feel.
 
-    async def data_durable(self) -> None:
-        """Return when everything appended before the call is durable."""
+    def sealed(self, size: int) -> asyncio.Future[None] | None:
+        """Return what to await until the section that ends at `size` is sealed; None if it is."""
+        if self._checkpoint.slot.durable >= size:
+            return None
+        return self._waiter(self._wait_all, size)
+
+    def data_durable(self) -> asyncio.Future[None] | None:
+        """Return what to await until everything appended so far is durable; None if it is."""
+        if self.failure is not None:
+            self.check_sound()
+        size = self._data.size
+        if self.durable >= size:
+            return None
+        self._wanted_data = max(self._wanted_data, size)
+        return self._waiter(self._wait_data, size)
+
+    def all_durable(self) -> asyncio.Future[None] | None:
+        """Return what to await until everything appended so far is durable, indexed and vouched for; None if it is."""
         self.check_sound()
         size = self._data.size
-        if size > self.durable:
-            self._wanted_data = max(self._wanted_data, size)
-            await self._wait(self._wait_data, size, self.durable)
-
-    async def all_durable(self) -> None:
-        """Return when everything appended before the call is durable, indexed, and vouched for by the checkpoint."""
-        self.check_sound()
-        size = self._data.size
-        if size > self._checkpoint.slot.durable:
-            self._wanted_all = max(self._wanted_all, size)
-            await self._wait(self._wait_all, size, self._checkpoint.slot.durable)
+        if self._checkpoint.slot.durable >= size:
+            return None
+        self._wanted_all = max(self._wanted_all, size)
+        return self._waiter(self._wait_all, size)
 
     async def exclusively(self, operation: Callable[[], Awaitable[Any]], *, is_last: bool = False) -> Any:
         """Carry out an operation with nothing beside it, after everything that came before; return what it returns.
@@ -445,16 +454,16 @@ class Writer:
         twin.__cause__ = cause
         return twin
 
-    async def _wait(self, waiters: deque[tuple[int, asyncio.Future[None]]], size: int, reached: int) -> None:
-        if reached >= size:
-            return
-        self.check_sound()
+    def _waiter(self, waiters: deque[tuple[int, asyncio.Future[None]]], size: int) -> asyncio.Future[None]:
+        if self.failure is not None:
+            self.check_sound()
         if self._is_over:
             raise JournalClosed(self._partition)
         future: asyncio.Future[None] = self._loop.create_future()
         waiters.append((size, future))
-        self._kick()
-        await future
+        if self._task is None:
+            self._kick()
+        return future
 
     def _turn_away(self) -> None:
         """Tell those who still wait for a size that the journal is gone."""

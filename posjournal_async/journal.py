@@ -424,9 +424,13 @@ class Journal(Generic[T]):
             StorageError: The data could not be synced, and the journal has failed. An fsync is never tried again.
             JournalFailed: It had failed before.
         """
-        self._check_here()
-        self._check_open()
-        await self._writer.data_durable()
+        if get_ident() != self._thread or not self._is_running():
+            self._check_here()
+        if self._closing is not None:
+            self._check_open()
+        waiter = self._writer.data_durable()
+        if waiter is not None:
+            await waiter
 
     async def sync(self) -> None:
         """Do what `sync_data` does, and leave nothing for the next open to rebuild.
@@ -438,7 +442,9 @@ class Journal(Generic[T]):
         """
         self._check_here()
         self._check_open()
-        await self._writer.all_durable()
+        waiter = self._writer.all_durable()
+        if waiter is not None:
+            await waiter
 
     commit = sync_data
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
@@ -34,6 +33,8 @@ from tests.format.writer import read_journal
 from tests.handles import handles_below
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from posjournal_async import Storage
 
 SMALL = Config(partition="orders", items_per_section=4, codec=BytesCodec(), max_open_blobs=1)
