@@ -93,6 +93,34 @@ async def test_many_durable_appenders_on_a_slow_disk_do_not_hold_the_loop(tmp_pa
     await journal.close()
 
 
+async def test_a_flood_beside_durable_appenders_and_a_replay_on_a_slow_disk_does_not_hold_the_loop(
+    tmp_path: Path, slow_disk: list[int]
+) -> None:
+    """All at once on one journal: each waits for the disk, and the loop for none of them (L1)."""
+    config = Config(partition="orders", items_per_section=4_000, codec=BytesCodec(), write_buffer=300_000)
+    journal = await Journal.init(Context(FileStorage(tmp_path)), config)
+    await journal.append_many([b"x" * 92] * 5_000)
+    slow_disk.clear()
+
+    async def flood() -> None:
+        for _ in range(8_000):
+            await journal.append(b"x" * 92)
+
+    async def commit() -> None:
+        await journal.append(b"item")
+        await journal.sync_data()
+
+    async def read_all() -> int:
+        return len([position async for position, _ in journal.replay(0, 30_000)])
+
+    async with punctual():
+        replayed, *_ = await asyncio.gather(read_all(), flood(), *(commit() for _ in range(256)))
+    assert replayed == 5_000
+    assert journal.size() == 5_000 + 8_000 + 256
+    assert len(slow_disk) > 5
+    await journal.close()
+
+
 async def test_a_replay_and_exclusive_operations_on_a_slow_disk_do_not_hold_the_loop(
     tmp_path: Path, slow_disk: list[int]
 ) -> None:
@@ -210,6 +238,26 @@ async def test_a_tight_loop_of_appends_lets_others_run(tmp_path: Path) -> None:
         await journal.append(b"x" * 92)
     other.cancel()
     assert steps >= 10_000_000 / 256 / 1024
+    await journal.close()
+
+
+async def test_a_tight_loop_of_reads_lets_others_run() -> None:
+    """Somebody else gets on every few hundred reads, although none of them has to wait (L1)."""
+    journal = await Journal.init(Context(MemoryStorage()), Config(partition="orders", codec=BytesCodec()))
+    await journal.append(b"item")
+    steps = 0
+
+    async def others() -> None:
+        nonlocal steps
+        while True:
+            steps += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    for _ in range(10_000):
+        await journal.read(0)
+    other.cancel()
+    assert steps >= 10
     await journal.close()
 
 
