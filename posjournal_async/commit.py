@@ -30,6 +30,7 @@ from posjournal_async.errors import JournalClosed, JournalFailed, SizeOverflow
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.sealed import SealedSection
 from posjournal_async.tail import LARGEST_SIZE
+from posjournal_async.waiting import refuse, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -197,12 +198,12 @@ class Writer:
         self._let_in()
         for waiters in (self._wait_data, self._wait_all):
             for _, future in waiters:
-                _refuse(future, self._error_of(cause))
+                refuse(future, self._error_of(cause))
             waiters.clear()
         last = [turn for turn in self._turns if turn.is_last]
         for turn in self._turns:
             if not turn.is_last:
-                _refuse(turn.result, JournalFailed(self._partition, cause))
+                refuse(turn.result, JournalFailed(self._partition, cause))
         self._turns = deque(last)
         self._on_failure()
 
@@ -221,7 +222,7 @@ class Writer:
         self._wanted_all = min(self._wanted_all, size)
         for waiters in (self._wait_data, self._wait_all):
             for _, future in waiters:
-                _resolve(future, None)
+                resolve(future, None)
             waiters.clear()
 
     # The task.
@@ -245,7 +246,7 @@ class Writer:
             # The event loop is being torn down, or the program interrupted: what is on disk is for recovery to say.
             self.fail(error)
             for turn in self._turns:
-                _refuse(turn.result, JournalFailed(self._partition, error))
+                refuse(turn.result, JournalFailed(self._partition, error))
             self._turns.clear()
             raise
         finally:
@@ -359,11 +360,11 @@ class Writer:
         assert turn.operation is not None
         try:
             if turn.is_last or not turn.result.done():  # else it was cancelled before it began
-                _resolve(turn.result, await turn.operation())
+                resolve(turn.result, await turn.operation())
         except Refusal as refusal:
-            _refuse(turn.result, refusal.error)
+            refuse(turn.result, refusal.error)
         except BaseException as error:
-            _refuse(turn.result, self._error_of(error))
+            refuse(turn.result, self._error_of(error))
             raise
         finally:
             self._is_over = turn.is_last
@@ -396,11 +397,11 @@ class Writer:
             if turn.result.done():  # cancelled: it takes no position
                 continue
             try:
-                _resolve(turn.result, self._put(turn.payloads))
+                resolve(turn.result, self._put(turn.payloads))
             except SizeOverflow as overflow:
-                _refuse(turn.result, overflow)
+                refuse(turn.result, overflow)
             except BaseException as error:
-                _refuse(turn.result, self._error_of(error))
+                refuse(turn.result, self._error_of(error))
                 raise
 
     async def _append_long(self, payloads: Sequence[Payload]) -> int:
@@ -469,7 +470,7 @@ class Writer:
         """Tell those who still wait for a size that the journal is gone."""
         for waiters in (self._wait_data, self._wait_all):
             for _, future in waiters:
-                _refuse(future, JournalClosed(self._partition))
+                refuse(future, JournalClosed(self._partition))
             waiters.clear()
 
     def _became_durable(self, size: int) -> None:
@@ -482,7 +483,7 @@ class Writer:
     def _release(self, waiters: deque[tuple[int, asyncio.Future[None]]], size: int) -> int:
         count = 0
         while waiters and waiters[0][0] <= size:
-            _resolve(waiters.popleft()[1], None)
+            resolve(waiters.popleft()[1], None)
             count += 1
         return count
 
@@ -497,14 +498,3 @@ class Refusal(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
-
-
-def _resolve(future: asyncio.Future[Any], value: object) -> None:
-    if not future.done():  # else its waiter was cancelled
-        future.set_result(value)
-
-
-def _refuse(future: asyncio.Future[Any], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # a waiter that is cancelled in this very moment never looks; the failure is latched

@@ -37,6 +37,7 @@ from posjournal_async.replay import Snapshot, replay, replay_batches
 from posjournal_async.sealed import SealedSections
 from posjournal_async.storage.file import FileStorage
 from posjournal_async.tail import LARGEST_SIZE
+from posjournal_async.waiting import retrieve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Sequence
@@ -521,7 +522,7 @@ class Journal(Generic[T]):
         self._writer.shut()
         self._lower_snapshots(0)
         ending = self._loop.create_task(self._writer.exclusively(operation, is_last=True))
-        ending.add_done_callback(_retrieve)
+        ending.add_done_callback(retrieve)
         return ending
 
     async def _close(self) -> None:
@@ -673,18 +674,12 @@ async def _opened(opening: Coroutine[Any, Any, Journal[T]]) -> Journal[T]:
         releasing = asyncio.get_running_loop().create_task(_release_when_open(task))
         _releasing.add(releasing)
         releasing.add_done_callback(_releasing.discard)
-        releasing.add_done_callback(_retrieve)
+        releasing.add_done_callback(retrieve)
         raise
 
 
 async def _release_when_open(opening: asyncio.Task[Journal[T]]) -> None:
     await (await opening).close()
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Look at a failure that all who waited for it may have been cancelled out of; those who still wait get it."""
-    if not task.cancelled():
-        task.exception()
 
 
 # Openings that were cancelled: the event loop alone would not keep their tasks alive.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from posjournal_async.errors import StorageError
 from posjournal_async.format.record import RecordFault, parse_records
+from posjournal_async.waiting import retrieve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -151,15 +152,9 @@ class _Pieces:
         """Begin to read the piece that comes next."""
         if self._reader.fetch_at_once(section, at, 1) is None:
             self._ahead = asyncio.get_running_loop().create_task(self._reader.fetch(section, at, wanted))
-            self._ahead.add_done_callback(_retrieve)
+            self._ahead.add_done_callback(retrieve)
 
     def drop(self) -> None:
         """Stop reading ahead."""
         if self._ahead is not None:
             self._ahead.cancel()
-
-
-def _retrieve(ahead: asyncio.Task[bytes | None]) -> None:
-    """Look at a failure that nobody may come for: a replay can be abandoned at any item."""
-    if not ahead.cancelled():
-        ahead.exception()

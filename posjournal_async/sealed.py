@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption
 from posjournal_async.format.header import HEADER_LENGTH, Header
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.scan import scan_records
+from posjournal_async.waiting import retrieve
 
 if TYPE_CHECKING:
     from array import array
@@ -135,7 +136,7 @@ class SealedSections:
             # Asked now: a prune may move the boundary beyond this section while it is being opened.
             first = self._first_of(section)
             opening.task = asyncio.get_running_loop().create_task(self._open(section, first, opening))
-            opening.task.add_done_callback(_retrieve)
+            opening.task.add_done_callback(retrieve)
         opening.waiters += 1
         try:
             return await asyncio.shield(opening.task)
@@ -207,7 +208,7 @@ class SealedSections:
         closing = asyncio.get_running_loop().create_task(self._close(sealed))
         self._tasks.add(closing)
         closing.add_done_callback(self._tasks.discard)
-        closing.add_done_callback(_retrieve)
+        closing.add_done_callback(retrieve)
 
     async def _close(self, sealed: SealedSection) -> None:
         try:
@@ -286,9 +287,3 @@ class SealedSections:
                 "sealed section", f"{count} records", f"{len(scan.starts)}", partition, section, scan.end, position
             )
         return SealedSection(header, blob, scan.starts, scan.end, is_scanned=True)
-
-
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Look at a failure that all who waited for it may have been cancelled out of; those who still wait get it."""
-    if not task.cancelled():
-        task.exception()

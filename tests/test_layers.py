@@ -45,6 +45,7 @@ LAYERS = [
     "storage.lane",
     "storage.protocols",
     "storage.__init__",
+    "waiting",
     "codecs",
     "metrics",
     "errors",
