@@ -379,12 +379,12 @@ class Writer:
             raise SizeOverflow(size)
         try:
             last = self._data.append_run(payloads)
+            if self._data.oldest.is_full:
+                self._kick()
+            self._let_in()
         except BaseException as error:
             self.fail(error)  # half a record may be in the buffer
             raise
-        if self._data.oldest.is_full:
-            self._kick()
-        self._let_in()
         return last
 
     def _admit(self) -> None:

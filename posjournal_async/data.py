@@ -136,10 +136,16 @@ class DataJournal:
         return position
 
     def append_run(self, payloads: Sequence[Payload]) -> int:
-        """Add records one after the other and return the position of the last."""
+        """Add records one after the other, over as many sections as it takes, and return the position of the last."""
         position = -1
-        for payload, is_compressed in payloads:
-            position = self.append(payload, is_compressed)
+        start = 0
+        while start < len(payloads):
+            tail = self.tail
+            stop = start + tail.stop - tail.size
+            position = tail.append_run(payloads[start:stop])
+            start = stop
+            if position + 1 == tail.stop:
+                self.open_next()
         return position
 
     def open_next(self) -> None:

@@ -8,7 +8,7 @@ import warnings
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from operator import index
 from pathlib import Path
 from threading import get_ident
@@ -277,10 +277,10 @@ class Journal(Generic[T]):
         self._check_here()
         self._check_open()
         payloads: list[Payload] = []
-        for item in items:
-            payloads.append(self._encode(item))
-            if len(payloads) % _BATCH == 0:
-                await asyncio.sleep(0)
+        rest = iter(items)
+        while batch := [self._encode(item) for item in islice(rest, _BATCH)]:
+            payloads += batch
+            await asyncio.sleep(0)
         if not payloads:
             raise EmptyAppend
         self._check_open()

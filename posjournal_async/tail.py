@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
 from crc32c import crc32c
@@ -11,9 +12,10 @@ from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.record import COMPRESSED, RECORD_HEAD, RECORD_HEAD_LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from posjournal_async.format.header import Header
+    from posjournal_async.payloads import Payload
     from posjournal_async.storage.protocols import Blob
 
 __all__ = ["LARGEST_SIZE", "Tail"]
@@ -111,6 +113,29 @@ class Tail:
         starts.append(end)
         self.end = end + RECORD_HEAD_LENGTH + len(payload)
         return position
+
+    def append_run(self, payloads: Sequence[Payload]) -> int:
+        """Do `append` for each of one or more payloads, and return the position of the last.
+
+        The same bytes in one go, for less: what can be is a loop in C, without a line of Python for each item.
+        """
+        first = self._first + len(self.starts)
+        salt = self._salt
+        datas = [data for data, _ in payloads]
+        lengths = list(map(len, datas))
+        words = [length + 1 for length in lengths]
+        if any(is_compressed for _, is_compressed in payloads):
+            words = [
+                word | COMPRESSED * is_compressed for word, (_, is_compressed) in zip(words, payloads, strict=True)
+            ]
+        seeds = [(salt ^ position ^ word) & _U32 for position, word in enumerate(words, first)]
+        heads = map(RECORD_HEAD.pack, words, map(crc32c, datas, seeds))
+        starts = list(accumulate(map(RECORD_HEAD_LENGTH.__add__, lengths), initial=self.end))
+        end = starts.pop()
+        self.buffer += b"".join(chain.from_iterable(zip(heads, datas, strict=True)))
+        self.starts.extend(starts)
+        self.end = end
+        return first + len(datas) - 1
 
     def take_off(self) -> bytes | bytearray:
         """Put what is buffered in flight and return it. Nothing else may be in flight."""
