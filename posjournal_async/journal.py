@@ -283,6 +283,8 @@ class Journal(Generic[T]):
         rest = iter(items)
         while batch := [self._encode(item) for item in islice(rest, _BATCH)]:
             payloads += batch
+            if len(batch) < _BATCH:
+                break  # a short run is appended in the order of the calls: nothing is awaited before
             await asyncio.sleep(0)
         if not payloads:
             raise EmptyAppend
