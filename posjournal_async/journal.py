@@ -204,15 +204,15 @@ class Journal(Generic[T]):
 
         Raises:
             ValueError: The range is empty, negative, or has another step.
-            SizeOverflow: It goes beyond 2**64 - 1.
+            SizeOverflow: Its start is 2**64 - 1 or more.
             TypeError: It is no range.
         """
         if not isinstance(positions, range):
             raise TypeError(f"positions: expected a range, found {type(positions).__name__}")
         if not positions or positions.step != 1 or positions.start < 0:
             raise ValueError(f"positions: expected a range of at least one position with step 1, found {positions}")
-        if positions.stop > LARGEST_SIZE:
-            raise SizeOverflow(positions.stop)
+        if positions.start >= LARGEST_SIZE:
+            raise SizeOverflow(positions.start)
         journal = await cls.init(context, config)
         try:
             bounds = journal.bounds()

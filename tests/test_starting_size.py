@@ -239,10 +239,10 @@ async def test_a_range_without_positions_is_refused(context: Context, wanted: ra
         assert await contents_of(journal) == items_in(range(12))
 
 
-async def test_a_range_beyond_the_largest_size_is_refused(context: Context) -> None:
+async def test_a_range_that_starts_beyond_the_last_position_is_refused(context: Context) -> None:
     """No position lies beyond 2**64 - 2, so none can be received there; what exists stays."""
     await (await filled(context, 12, config_of(5))).close()
     with pytest.raises(SizeOverflow):
-        await Journal.init_sync(context, config_of(5), range(2**64 - 5, 2**64))
+        await Journal.init_sync(context, config_of(5), range(2**64 - 1, 2**64 + 5))
     async with await Journal.init(context, config_of(5)) as journal:
         assert await contents_of(journal) == items_in(range(12))

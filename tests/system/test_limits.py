@@ -145,7 +145,9 @@ async def main(root, sections):
     async with await Journal.init(context, config) as journal:
         assert journal.bounds() == range(sections - 10, sections)
         assert await journal.read(sections - 1) == b"item %d" % (sections - 1)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    # Not getrusage: its peak includes that of the process that started this one (exec keeps it).
+    with open("/proc/self/status") as status:
+        print(next(line.split()[1] for line in status if line.startswith("VmHWM:")))
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
@@ -173,9 +175,10 @@ def test_many_readers_at_once_need_few_descriptors(tmp_path: Path) -> None:
     in_a_process(MANY_READERS, tmp_path)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 def test_many_sections_need_few_descriptors(tmp_path: Path) -> None:
     """Thousands of sections open, are read and pruned with 64 descriptors, and in bounded memory (F7)."""
     items = [b"item %d" % number for number in range(SECTIONS)]
     write_journal(tmp_path, "orders", items=items, items_per_section=1)
     peak = int(in_a_process(MANY_SECTIONS, tmp_path, SECTIONS))
-    assert peak < 300 * 1024, "KiB"
+    assert peak < 200 * 1024, "KiB"
