@@ -51,13 +51,11 @@ async def open_existing(context: Context, config: Config[Any]) -> Opened:
         sections = Sections(context.storage, f"{config.partition}_data")
         offsets = OffsetsJournal(context.storage, config.partition)
         expectation = Expectation(config.partition, config.items_per_section, config.codec.name)
-        reset_finished = False
         if slots.current is not None and slots.current.reset is not None:
             recovery.check_configuration(slots.current, expectation)
             checkpoint = Checkpoint(blob, slots.current, slots.place)
             await recovery.finish_reset(checkpoint, sections, offsets)
-            tail, report = None, RecoveryReport()
-            reset_finished = True
+            tail, report = None, RecoveryReport(reset_finished=True, clean=False)
         else:
             facts = await recovery.observe(slots, sections, offsets)
             if facts is None:
@@ -69,8 +67,6 @@ async def open_existing(context: Context, config: Config[Any]) -> Opened:
                 plan = recovery.decide(facts, expectation)
                 checkpoint = Checkpoint(blob, facts.slot, slots.place)
                 tail, report = await recovery.repair(plan, facts, sections, offsets, checkpoint)
-        if reset_finished:
-            report = RecoveryReport(reset_finished=True, clean=False)
         stack.pop_all()
         return Opened(lock, checkpoint, sections, offsets, tail, report)
 

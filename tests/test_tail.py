@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posjournal_async.format.header import HEADER_LENGTH, Header, Kind
+from posjournal_async.format.record import record_of
 from posjournal_async.tail import Tail
 
 PAYLOADS = st.lists(st.tuples(st.binary(max_size=300), st.booleans()), min_size=1, max_size=50)
@@ -34,6 +35,19 @@ def test_a_run_is_the_same_bytes_as_its_items_one_by_one(
     assert at_once.starts == one_by_one.starts
     assert at_once.end == one_by_one.end
     assert at_once.size == one_by_one.size
+
+
+@given(run=PAYLOADS, first=st.integers(0, 2**64 - 200), salt=st.integers(0, 2**32 - 1))
+def test_an_append_makes_the_record_of_the_format(run: list[tuple[bytes, bool]], first: int, salt: int) -> None:
+    """The quick way to frame an item leaves the bytes that the golden vectors hold."""
+    tail = tail_of(first, salt)
+    for data, is_compressed in run:
+        tail.append(data, is_compressed)
+    records = [
+        record_of(data, salt, position, compressed=is_compressed)
+        for position, (data, is_compressed) in enumerate(run, first)
+    ]
+    assert tail.buffer == b"".join(records)
 
 
 @given(landed=PAYLOADS, flying=PAYLOADS, buffered=PAYLOADS)
