@@ -1,4 +1,4 @@
-"""The door of the repository: `python3 run.py demo`, `python3 run.py test`, `python3 run.py check`.
+"""The door of the repository: `python3 run.py demo`, `python3 run.py test`, and more for those who change it.
 
 Needs Python 3.11 or newer, nothing else: the first run makes `.venv` beside this file and installs the library and the
 tools there, later runs use it again until `pyproject.toml` changes.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ USAGE = """\
 usage: python3 run.py demo [FILE|-]   write a stream into a journal, kill the writer half-way, start it again, compare
        python3 run.py test [ARGS]     the tests; ARGS go to pytest
        python3 run.py check           ruff, ruff format, mypy and pyright
+       python3 run.py long [ARGS]     the tests, trying as much as hours allow; ARGS go to pytest
+       python3 run.py mutants [NAMES] put known bugs into copies of the library, and see the tests find each
+       python3 run.py fuzz [SECONDS]  throw what atheris makes up at the parsers and at whole journals
 """
 
 ROOT = Path(__file__).resolve().parent
@@ -23,7 +27,17 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 
 # The dependency groups of pyproject.toml that a command needs; mypy looks at the tests too, and at what they import.
-GROUPS: dict[str, tuple[str, ...]] = {"demo": (), "test": ("test",), "check": ("test", "lint")}
+GROUPS: dict[str, tuple[str, ...]] = {
+    "demo": (),
+    "test": ("test",),
+    "check": ("test", "lint"),
+    "long": ("test",),
+    "mutants": ("test",),
+    "fuzz": ("test", "fuzz"),
+}
+
+# One process for each core, and whoever is done helps the others.
+IN_PARALLEL = ("-n", "auto", "--dist", "worksteal")
 
 CHECKS = (
     ("ruff", "check", "."),
@@ -52,7 +66,12 @@ def main(arguments: list[str]) -> int:
     if command == "check":
         return check()
     if command == "test":
-        return run("-m", "pytest", *rest, cwd=ROOT)
+        return run("-m", "pytest", *IN_PARALLEL, *rest, cwd=ROOT)
+    if command == "long":
+        os.environ["POSJOURNAL_TESTS"] = "long"
+        return run("-m", "pytest", *IN_PARALLEL, *rest, cwd=ROOT)
+    if command in {"mutants", "fuzz"}:
+        return run("-m", f"tests.{command}", *rest, cwd=ROOT)
     return run(str(ROOT / "examples" / "demo.py"), *rest)
 
 

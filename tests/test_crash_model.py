@@ -7,8 +7,7 @@ import random
 import pytest
 
 from posjournal_async import StorageError
-from posjournal_async.testing import StorageContract
-from tests.crash_model import CrashStorage, Luck, PowerCut
+from posjournal_async.testing import CrashStorage, Luck, PowerCut, StorageContract
 
 SEEDS = range(300)
 

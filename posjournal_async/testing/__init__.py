@@ -1,10 +1,29 @@
-"""Contract suites for authors of backends. Needs pytest and pytest-asyncio: `pip install posjournal_async[testing]`."""
+"""The kit that tries every crash, fault and cancellation on the journal, for services built on it too.
+
+Needs pytest and pytest-asyncio: `pip install posjournal_async[testing]`.
+"""
 
 import pytest
 
 # Before the import: a failed `assert` of the suite then shows its values, as one in a test file does.
 pytest.register_assert_rewrite("posjournal_async.testing.storage_contract")
 
-from posjournal_async.testing.storage_contract import StorageContract  # noqa: E402 - see above
+from posjournal_async.testing.crash import CrashStorage, Luck, PowerCut  # noqa: E402 - see above
+from posjournal_async.testing.faults import FaultyStorage  # noqa: E402
+from posjournal_async.testing.gates import GatedStorage  # noqa: E402
+from posjournal_async.testing.recording import Event, RecordingStorage  # noqa: E402
+from posjournal_async.testing.storage_contract import StorageContract  # noqa: E402
+from posjournal_async.testing.wrapping import Call, WrappedStorage  # noqa: E402
 
-__all__ = ["StorageContract"]
+__all__ = [
+    "Call",
+    "CrashStorage",
+    "Event",
+    "FaultyStorage",
+    "GatedStorage",
+    "Luck",
+    "PowerCut",
+    "RecordingStorage",
+    "StorageContract",
+    "WrappedStorage",
+]

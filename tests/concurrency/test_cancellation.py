@@ -28,7 +28,7 @@ from posjournal_async import (
     JournalLocked,
     MemoryStorage,
 )
-from tests.faults import GatedStorage
+from posjournal_async.testing import GatedStorage
 from tests.format.writer import read_journal
 from tests.handles import handles_below
 

@@ -22,7 +22,8 @@ from posjournal_async import (
     MemoryStorage,
     StorageError,
 )
-from tests.faults import FaultyStorage, GatedStorage, RecordingStorage, is_data_sync
+from posjournal_async.testing import FaultyStorage, GatedStorage, RecordingStorage
+from posjournal_async.testing.wrapping import is_data_sync
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

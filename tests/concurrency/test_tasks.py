@@ -30,7 +30,8 @@ from posjournal_async import (
     JournalLocked,
     MemoryStorage,
 )
-from tests.faults import Call, GatedStorage, RecordingStorage, is_data_sync
+from posjournal_async.testing import Call, GatedStorage, RecordingStorage
+from posjournal_async.testing.wrapping import is_data_sync
 from tests.handles import handles_below
 
 if TYPE_CHECKING:

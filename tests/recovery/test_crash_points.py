@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from posjournal_async import BytesCodec, Config, Context, Journal
-from tests.crash_model import CrashStorage, Luck
+from posjournal_async.testing import CrashStorage, Luck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from posjournal_async import CodecError, Corruption, InvalidConfiguration
-from tests.crash_model import CrashStorage
+from posjournal_async.testing import CrashStorage
 from tests.format import writer
 from tests.recovery.journals import CONFIG, ITEMS, lay_out, show, tree_of
 

@@ -19,7 +19,7 @@ from posjournal_async import (
     JsonCodec,
     StorageError,
 )
-from tests.crash_model import CrashStorage, Luck, PowerCut
+from posjournal_async.testing import CrashStorage, Luck, PowerCut
 from tests.format import writer
 from tests.format.writer import path_of, read_checkpoint, read_journal
 from tests.recovery.journals import CONFIG, ITEMS, change, lay_out, show, tree_of

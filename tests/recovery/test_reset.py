@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from posjournal_async import Config, Context, FileStorage, Journal, JournalFailed, JsonCodec
-from tests.crash_model import CrashStorage, Luck, PowerCut
+from posjournal_async.testing import CrashStorage, Luck, PowerCut
 from tests.format import writer
 from tests.format.writer import path_of, read_checkpoint, read_journal
 from tests.recovery.journals import CONFIG, ITEMS, lay_out, show, tree_of

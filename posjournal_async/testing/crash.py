@@ -78,7 +78,7 @@ class _File:
 
     durable: bytearray = field(default_factory=bytearray)
     visible: bytearray = field(default_factory=bytearray)
-    pending: list[_Change] = field(default_factory=list)
+    pending: list[_Change] = field(default_factory=list[_Change])
     settled: int = 0
     under_way: _Change | None = None
 
@@ -137,8 +137,8 @@ def _left_of(change: _Change, content: bytearray, rng: Random) -> _Change | None
 class _Partition:
     """Names of blobs as they are seen, and as a power cut leaves them. They differ while a call is under way."""
 
-    visible: dict[bytes, _File] = field(default_factory=dict)
-    durable: dict[bytes, _File] = field(default_factory=dict)
+    visible: dict[bytes, _File] = field(default_factory=dict[bytes, "_File"])
+    durable: dict[bytes, _File] = field(default_factory=dict[bytes, "_File"])
 
     def names(self) -> list[bytes]:
         return sorted({*self.visible, *self.durable})

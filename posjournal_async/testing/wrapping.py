@@ -1,0 +1,126 @@
+"""A storage around another: what the storages of this package that watch, fail or wait are made of.
+
+Each of them can wrap another, and offers by its blobs what the blobs of the wrapped one offer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from posjournal_async.storage.protocols import ReadsAtOnce, WritesDurably
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from typing_extensions import Buffer
+
+    from posjournal_async.storage.protocols import Blob, Lock, Storage
+
+__all__ = ["Call", "WrappedStorage", "is_data_sync"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One call of a storage, a blob or a lock.
+
+    Attributes:
+        what: Its name: open, remove, scan, lock, release, read_at, write_at, write_durably_at, resize, sync or close.
+        partition: The partition it is about.
+        name: The blob it is about, or None.
+        offset: Where it reads or writes, or the length it resizes to.
+        data: What it writes.
+        blob: The open blob that it is made on, or None.
+    """
+
+    what: str
+    partition: str
+    name: bytes | None = None
+    offset: int = 0
+    data: bytes = b""
+    blob: Blob | None = None
+
+
+def is_data_sync(call: Call) -> bool:
+    """Say whether a call makes bytes of the data journal durable."""
+    return call.partition.endswith("_data") and call.what in {"sync", "write_durably_at"}
+
+
+class WrappedStorage:
+    """A storage that passes every call on by way of `around`."""
+
+    def __init__(self, inner: Storage) -> None:
+        self.inner = inner
+
+    async def around(self, call: Call, go_on: Callable[[], Awaitable[T]]) -> T:
+        """Do what the wrapper is for, and `go_on`."""
+        raise NotImplementedError
+
+    async def open(self, partition: str, name: bytes) -> tuple[Blob, int]:
+        """Do what the wrapped storage does."""
+        blob, length = await self.around(Call("open", partition, name), lambda: self.inner.open(partition, name))
+        kind = _FastBlob if isinstance(blob, WritesDurably) and isinstance(blob, ReadsAtOnce) else _PlainBlob
+        return kind(self, blob, partition, name), length
+
+    async def remove(self, partition: str, name: bytes | None) -> None:
+        """Do what the wrapped storage does."""
+        await self.around(Call("remove", partition, name), lambda: self.inner.remove(partition, name))
+
+    async def scan(self, partition: str) -> list[bytes]:
+        """Do what the wrapped storage does."""
+        return await self.around(Call("scan", partition), lambda: self.inner.scan(partition))
+
+    async def lock(self, partition: str) -> Lock:
+        """Do what the wrapped storage does."""
+        lock = await self.around(Call("lock", partition), lambda: self.inner.lock(partition))
+        return _WrappedLock(self, lock, partition)
+
+
+class _PlainBlob:
+    def __init__(self, storage: WrappedStorage, inner: Blob, partition: str, name: bytes) -> None:
+        self._around = storage.around
+        self._inner = inner
+        self._partition = partition
+        self._name = name
+
+    def _call(self, what: str, offset: int = 0, data: bytes = b"") -> Call:
+        return Call(what, self._partition, self._name, offset, data, self._inner)
+
+    async def read_at(self, offset: int, length: int) -> bytes:
+        return await self._around(self._call("read_at", offset), lambda: self._inner.read_at(offset, length))
+
+    async def write_at(self, offset: int, data: Buffer) -> None:
+        await self._around(self._call("write_at", offset, bytes(data)), lambda: self._inner.write_at(offset, data))
+
+    async def resize(self, length: int) -> None:
+        await self._around(self._call("resize", length), lambda: self._inner.resize(length))
+
+    async def sync(self) -> None:
+        await self._around(self._call("sync"), self._inner.sync)
+
+    async def close(self) -> None:
+        await self._around(self._call("close"), self._inner.close)
+
+
+class _FastBlob(_PlainBlob):
+    async def write_durably_at(self, offset: int, data: Buffer) -> None:
+        assert isinstance(self._inner, WritesDurably)
+        inner = self._inner
+        call = self._call("write_durably_at", offset, bytes(data))
+        await self._around(call, lambda: inner.write_durably_at(offset, data))
+
+    def read_at_once(self, offset: int, length: int) -> bytes | None:
+        assert isinstance(self._inner, ReadsAtOnce)
+        return self._inner.read_at_once(offset, length)
+
+
+class _WrappedLock:
+    def __init__(self, storage: WrappedStorage, inner: Lock, partition: str) -> None:
+        self._storage = storage
+        self._inner = inner
+        self._partition = partition
+
+    async def release(self) -> None:
+        await self._storage.around(Call("release", self._partition), self._inner.release)

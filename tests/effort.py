@@ -1,0 +1,17 @@
+"""How much the tests try: an ordinary amount in each run, and by `python3 run.py long` what takes hours."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+__all__ = ["effort"]
+
+T = TypeVar("T")
+
+IS_LONG = os.environ.get("POSJOURNAL_TESTS") == "long"
+
+
+def effort(ordinary: T, long: T) -> T:
+    """Return how much to try."""
+    return long if IS_LONG else ordinary
