@@ -54,6 +54,7 @@ async def open_existing(context: Context, config: Config[Any]) -> Opened:
         if slots.current is not None and slots.current.reset is not None:
             recovery.check_configuration(slots.current, expectation)
             checkpoint = Checkpoint(blob, slots.current, slots.place)
+            await checkpoint.confirm()
             await recovery.finish_reset(checkpoint, sections, offsets)
             tail, report = None, RecoveryReport(reset_finished=True, clean=False)
         else:
@@ -83,7 +84,9 @@ async def open_at_size(context: Context, config: Config[Any], size: int) -> Open
         offsets = OffsetsJournal(context.storage, config.partition)
         sequence = 1 if slots.current is None else slots.current.sequence + 1
         slot = _first_slot(config, sequence=sequence, size=size, reset=size)
-        checkpoint = Checkpoint(blob, slot, slots.place)
+        checkpoint = Checkpoint(blob, slots.current or slot, slots.place)
+        if slots.current is not None:
+            await checkpoint.confirm()  # else a crash could tear the new one and lose the old one too
         await checkpoint.write(slot)
         await recovery.finish_reset(checkpoint, sections, offsets)
         stack.pop_all()

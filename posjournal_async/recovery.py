@@ -497,10 +497,9 @@ async def _records_of(data: Sections, facts: Facts, section: int) -> tuple[Heade
 
 
 async def finish_reset(checkpoint: Checkpoint, data: Sections, offsets: OffsetsJournal) -> None:
-    """Remove everything that was there before a reset, which the checkpoint records, then record that it is done."""
+    """Remove everything that was there before a reset, then record that it is done; that it was begun is durable."""
     target = checkpoint.slot.reset
     assert target is not None
-    await checkpoint.confirm()
     await data.remove_all()
     await offsets.remove_all()
     await checkpoint.store(durable=target, boundary=target, reset=None)

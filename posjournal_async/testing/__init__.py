@@ -11,6 +11,7 @@ pytest.register_assert_rewrite("posjournal_async.testing.storage_contract")
 from posjournal_async.testing.crash import CrashStorage, Luck, PowerCut  # noqa: E402 - see above
 from posjournal_async.testing.faults import FaultyStorage  # noqa: E402
 from posjournal_async.testing.gates import GatedStorage  # noqa: E402
+from posjournal_async.testing.monitor import OrderingMonitor, OrderingViolation  # noqa: E402
 from posjournal_async.testing.recording import Event, RecordingStorage  # noqa: E402
 from posjournal_async.testing.storage_contract import StorageContract  # noqa: E402
 from posjournal_async.testing.wrapping import Call, WrappedStorage  # noqa: E402
@@ -22,6 +23,8 @@ __all__ = [
     "FaultyStorage",
     "GatedStorage",
     "Luck",
+    "OrderingMonitor",
+    "OrderingViolation",
     "PowerCut",
     "RecordingStorage",
     "StorageContract",

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from posjournal_async.storage.protocols import ReadsAtOnce, WritesDurably
+from posjournal_async.storage.protocols import ReadsAtOnce, RemovesMany, WritesDurably
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from typing_extensions import Buffer
 
@@ -27,9 +27,11 @@ class Call:
     """One call of a storage, a blob or a lock.
 
     Attributes:
-        what: Its name: open, remove, scan, lock, release, read_at, write_at, write_durably_at, resize, sync or close.
+        what: Its name: open, remove, remove_many, scan, lock, release, read_at, write_at, write_durably_at, resize, sync
+            or close.
         partition: The partition it is about.
         name: The blob it is about, or None.
+        names: The blobs that a removal of many is about.
         offset: Where it reads or writes, or the length it resizes to.
         data: What it writes.
         blob: The open blob that it is made on, or None.
@@ -41,6 +43,7 @@ class Call:
     offset: int = 0
     data: bytes = b""
     blob: Blob | None = None
+    names: tuple[bytes, ...] = ()
 
 
 def is_data_sync(call: Call) -> bool:
@@ -67,6 +70,19 @@ class WrappedStorage:
     async def remove(self, partition: str, name: bytes | None) -> None:
         """Do what the wrapped storage does."""
         await self.around(Call("remove", partition, name), lambda: self.inner.remove(partition, name))
+
+    async def remove_many(self, partition: str, names: Sequence[bytes]) -> None:
+        """Do what the wrapped storage does, or remove one after the other where it cannot remove many."""
+        inner = self.inner
+
+        async def remove() -> None:
+            if isinstance(inner, RemovesMany):
+                await inner.remove_many(partition, names)
+            else:
+                for name in names:
+                    await inner.remove(partition, name)
+
+        await self.around(Call("remove_many", partition, names=tuple(names)), remove)
 
     async def scan(self, partition: str) -> list[bytes]:
         """Do what the wrapped storage does."""
