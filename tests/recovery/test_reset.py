@@ -127,10 +127,29 @@ async def test_a_newer_reset_overrides_a_pending_one(tmp_path: Path, config: Con
         storage = await crash_in(tmp_path, reset_to_10, crash_at)
         for seed in SEEDS:
             for left in crashes(storage, seed):
-                if crash_at > 2:  # its record is durable
+                if crash_at > 4:  # the record of the older one was made durable, then that of this one
                     assert (await show(left, config)).bounds == range(10, 10)
                 elif config is CONFIG:
                     assert (await show(left)).bounds in {range(5, 5), range(10, 10)}
+
+
+async def test_a_reset_after_a_kill_cannot_lose_both_checkpoints() -> None:
+    """The slot that the killed process wrote is made durable before the other one, the only durable one, is written."""
+    storage = CrashStorage()
+    await (await Journal.init_at_size(Context(storage), CONFIG, 5)).close()
+    photos: list[CrashStorage] = []
+    storage.on_call = lambda: photos.append(storage.photo())
+    await (await Journal.init_at_size(Context(storage), CONFIG, 9)).close()
+    storage.on_call = None
+    for photo in photos:
+        killed = photo.killed(random.Random(1))
+        later: list[CrashStorage] = []
+        killed.on_call = lambda killed=killed, later=later: later.append(killed.photo())
+        await (await Journal.init_at_size(Context(killed), CONFIG, 12)).close()
+        for cut in later:
+            for seed in SEEDS:
+                for left in crashes(cut, seed):
+                    assert (await show(left)).bounds.start in {5, 9, 12}
 
 
 async def test_a_pending_reset_is_finished_in_files(tmp_path: Path) -> None:
