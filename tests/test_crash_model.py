@@ -47,7 +47,10 @@ async def test_an_unsynced_write_may_be_whole_torn_zeros_or_lost() -> None:
     storage = CrashStorage()
     blob, _ = await storage.open("p", b"n")
     await blob.write_at(0, b"hello")
-    assert left_by_power_cuts(storage) == {b"", b"h", b"he", b"hel", b"hell", b"hello", bytes(5)}
+    torn = {b"h", b"he", b"hel", b"hell"}
+    expected = {b"", b"hello", bytes(5), *torn, *(short.ljust(5, b"\0") for short in torn)}
+    assert {next(iter(state.tree().values())) for state in storage.states()} == expected
+    assert left_by_power_cuts(storage) <= expected
     assert left_by_kills(storage) == {b"hello"}
 
 
@@ -147,3 +150,50 @@ async def test_luck_decides_about_everything_at_once() -> None:
     rng = random.Random(1)
     assert storage.power_cut(rng, Luck.NONE).tree() == storage.durable_tree() == {("p", "6e"): b""}
     assert storage.power_cut(rng, Luck.ALL).tree() == storage.tree() == {("p", "6e"): b"hello"}
+
+
+async def test_all_states_are_tried_where_they_are_few() -> None:
+    """Each once, over all blobs and names together (D5)."""
+    storage = CrashStorage()
+    first, _ = await storage.open("p", b"1")
+    second, _ = await storage.open("p", b"2")
+    await first.write_at(0, b"ab")
+    await first.sync()
+    await first.resize(1)  # made or lost
+    await second.write_at(0, b"c")  # nothing, a zero, the byte
+    storage.crash_at = storage.calls + 1
+    with pytest.raises(PowerCut):
+        await storage.remove("p", b"2")  # made or lost
+    states = [tuple(sorted(state.tree().items())) for state in storage.states()]
+    kept = {(("p", "31"), one) for one in (b"a", b"ab")}
+    other = {(("p", "32"), one) for one in (b"", b"\0", b"c")}
+    assert set(states) == {(one,) for one in kept} | {(one, two) for one in kept for two in other}
+    assert len(list(storage.states(limit=12))) == 12
+    assert [state.tree() for state in storage.states(limit=12)] == [state.tree() for state in storage.states(12)]
+
+
+async def test_some_states_are_tried_where_they_are_many() -> None:
+    """The worst and the best first, then as many as were asked for, the same for the same seed."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    await blob.write_at(0, b"x" * 2_000)
+    trees = [[state.tree() for state in storage.states(20, seed)] for seed in (1, 1, 2)]
+    assert [len(found) for found in trees] == [20, 20, 20]
+    assert trees[0][:2] == [{("p", "6e"): b""}, {("p", "6e"): b"x" * 2_000}]
+    assert trees[0] == trees[1] != trees[2]
+
+
+async def test_any_sectors_of_a_write_may_be_missing() -> None:
+    """In place they hold what was there before; where the blob grew, zeros."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    await blob.write_at(0, b"a" * 1_024)
+    await blob.sync()
+    await blob.write_at(256, b"b" * 1_024)
+    left = {next(iter(state.tree().values())) for state in storage.states(10_000)}
+    new, old, none = b"b" * 256, b"a" * 256, bytes(256)
+    for first in (old, new):
+        for second in (old + old, new + new):
+            for third in (none, new):
+                if (first, second, third) != (old, new + new, none):  # one hole, not two
+                    assert (b"a" * 256 + first + second + third) in left

@@ -1,144 +1,51 @@
 """`CrashStorage`: blobs in memory that remember what was synced, and what a crash may leave of the rest.
 
 A power cut keeps what the protocol says is durable and decides anew about everything else: each write since the last
-sync of its blob is there whole, torn at a byte, without its first sectors, there as zeros (the length arrived and the
-bytes did not), or lost; each resize is there or lost; so is each creation or removal whose call had not returned. A
-kill loses nothing that reached the page cache, and makes nothing durable either: what was pending stays pending, for a
-power cut after it.
+sync of its blob is there whole, torn at a byte, without some of its sectors, there as zeros (the length arrived and the
+bytes did not), or lost; each resize is there or lost; so is each creation or removal whose call had not returned; all
+of that in any combination. Real file systems keep more order than that, and none of it is promised.
+
+A kill loses nothing that reached the page cache, and makes nothing durable either: what was pending stays pending, for
+a power cut after it.
 
 Calls that change something are counted. A test either lets the power go at call k (`crash_at`), or looks at the storage
 in each of its calls (`on_call`) and takes a `photo` to crash later: one run then gives all crash points.
 
-Deterministic: whatever is left to chance comes from the `random.Random` that the test hands in.
+Deterministic: whatever is left to chance comes from the seed or the `random.Random` that the test hands in.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import errno
+import itertools
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import JournalLocked, StorageError
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
+from posjournal_async.testing.pages import Change, File, Luck
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from random import Random
 
     from typing_extensions import Buffer
 
 __all__ = ["CrashStorage", "Luck", "PowerCut"]
 
 
-# Bytes that a device writes in one go, from the first to the last: no byte is there without those before it.
-SECTOR = 512
-
-
 class PowerCut(Exception):
     """The machine is off: what every call to the storage gets from then on."""
-
-
-class Luck(enum.Enum):
-    """What becomes of what is not durable."""
-
-    NONE = "all of it is lost"
-    ALL = "all of it is there"
-    SOME = "chance decides about each piece"
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """A write of `data` at `at`, or with None a resize to `at`, in bytes."""
-
-    at: int
-    data: bytes | None = None
-
-    def apply(self, content: bytearray) -> None:
-        content.extend(bytes(max(0, self.at - len(content))))
-        if self.data is None:
-            del content[self.at :]
-        else:
-            content[self.at : self.at + len(self.data)] = self.data
-
-
-@dataclass(slots=True, eq=False)
-class _File:
-    """What a blob holds.
-
-    Attributes:
-        durable: What is on the device for certain.
-        visible: What a read gives.
-        pending: What was done since the last sync, in order.
-        settled: How many changes were settled before those.
-        under_way: The change that is being made: pending already, and not visible yet.
-    """
-
-    durable: bytearray = field(default_factory=bytearray)
-    visible: bytearray = field(default_factory=bytearray)
-    pending: list[_Change] = field(default_factory=list[_Change])
-    settled: int = 0
-    under_way: _Change | None = None
-
-    def copy(self) -> _File:
-        return _File(self.durable[:], self.visible[:], self.pending[:], self.settled, self.under_way)
-
-    def after_power_cut(self, rng: Random, luck: Luck) -> _File:
-        content = self.durable[:]
-        for change in self.pending:
-            left = change if luck is Luck.ALL else None if luck is Luck.NONE else _left_of(change, content, rng)
-            if left is not None:
-                left.apply(content)
-        return _File(content, content[:])
-
-    def after_kill(self, rng: Random) -> _File:
-        copy = self.copy()
-        if copy.under_way is not None:  # the call was interrupted: before, after, or in the middle
-            copy.pending.remove(copy.under_way)
-            left = _torn(copy.under_way, rng) if rng.random() < 0.7 else None
-            if left is not None:
-                left.apply(copy.visible)
-                copy.pending.append(left)
-            copy.under_way = None
-        return copy
-
-
-def _torn(change: _Change, rng: Random) -> _Change:
-    if not change.data:
-        return change
-    # Any byte, and often one where the bytes mean something: a slot of the checkpoint is mostly padding.
-    length = len(change.data)
-    keep = rng.choice((1, 8, rng.randint(1, min(length, 80)), rng.randint(1, length), length - 1, length))
-    return _Change(change.at, change.data[:keep])
-
-
-def _left_of(change: _Change, content: bytearray, rng: Random) -> _Change | None:
-    """Return what is left of a change after a power cut, None for nothing; `content` is what it would be made to."""
-    fate = rng.randrange(6)
-    if fate < 2 or (fate == 5 and change.data is None):
-        return change
-    if fate == 2:
-        return None
-    if change.data is None:
-        return change
-    if fate == 3:
-        return _torn(change, rng)
-    if fate == 4:  # later sectors arrived, earlier ones did not: what was there before is there still, or zeros
-        skip = -change.at % SECTOR + SECTOR * rng.randrange(len(change.data) // SECTOR + 1)
-        return _Change(change.at + skip, change.data[skip:]) if skip < len(change.data) else None
-    # Zeros only where the blob grew: bytes in place are either the old ones or the new ones.
-    end = change.at + len(change.data)
-    return _Change(end) if end > len(content) else None
 
 
 @dataclass(slots=True, eq=False)
 class _Partition:
     """Names of blobs as they are seen, and as a power cut leaves them. They differ while a call is under way."""
 
-    visible: dict[bytes, _File] = field(default_factory=dict[bytes, "_File"])
-    durable: dict[bytes, _File] = field(default_factory=dict[bytes, "_File"])
+    visible: dict[bytes, File] = field(default_factory=dict[bytes, "File"])
+    durable: dict[bytes, File] = field(default_factory=dict[bytes, "File"])
 
     def names(self) -> list[bytes]:
         return sorted({*self.visible, *self.durable})
@@ -170,40 +77,82 @@ class CrashStorage:
 
     def photo(self) -> CrashStorage:
         """Return a copy that shares nothing with this one: locks are free, and no handle leads to it."""
-        return self._rebuilt(_File.copy)
+        return self._rebuilt({file: file.copy() for file in self._files()})
 
     def killed(self, rng: Random) -> CrashStorage:
         """Return what is left when the process is killed: calls under way were made, half made or not made."""
-        left = self._rebuilt(lambda file: file.after_kill(rng))
-        for partition in left._partitions.values():
-            for name in partition.names():
-                before, after = partition.durable.get(name), partition.visible.get(name)
-                if before is not after and rng.random() < 0.5:
-                    _set(partition.visible, name, before)
+        left = self._rebuilt({file: file.after_kill(rng) for file in self._files()})
+        left._decide_names([rng.random() < 0.5 for _ in left._open_names()])
         return left
 
     def power_cut(self, rng: Random, luck: Luck = Luck.SOME) -> CrashStorage:
-        """Return what a power cut now leaves on the device."""
-        left = self._rebuilt(lambda file: file.after_power_cut(rng, luck))
-        for partition in left._partitions.values():
-            for name in partition.names():
-                before, after = partition.durable.get(name), partition.visible.get(name)
-                if before is not after:
-                    is_done = rng.random() < 0.5 if luck is Luck.SOME else luck is Luck.ALL
-                    _set(partition.visible, name, after if is_done else before)
-            partition.durable = dict(partition.visible)
+        """Return one of the states in which a power cut now may leave the device."""
+        left = self._rebuilt({file: file.after_power_cut(rng, luck) for file in self._files()})
+        left._decide_names([rng.random() < 0.5 if luck is Luck.SOME else luck is Luck.ALL for _ in left._open_names()])
+        left._settle_names()
         return left
 
-    def _rebuilt(self, left_of: Callable[[_File], _File]) -> CrashStorage:
+    def states(self, limit: int = 1024, seed: int = 0) -> Iterator[CrashStorage]:
+        """Yield the states in which a power cut now may leave the device.
+
+        All of them, each once, if they are at most `limit`. Otherwise the one where everything pending is lost, the one
+        where everything is there, and others by chance, `limit` in all; the same seed gives the same ones.
+        """
+        files = self._files()
+        outcomes: list[list[bytes]] = []
+        count = 2 ** len(self._open_names())
+        for file in files:
+            found = file.outcomes(limit)
+            count = limit + 1 if found is None else count * len(found)
+            if found is None or count > limit:
+                rng = Random(seed)
+                yield self.power_cut(rng, Luck.NONE)
+                yield self.power_cut(rng, Luck.ALL)
+                for _ in range(limit - 2):
+                    yield self.power_cut(rng)
+                return
+            outcomes.append(found)
+        for contents in itertools.product(*outcomes):
+            for is_done in itertools.product((False, True), repeat=len(self._open_names())):
+                made = {file: File.holding(content) for file, content in zip(files, contents, strict=True)}
+                left = self._rebuilt(made)
+                left._decide_names(is_done)
+                left._settle_names()
+                yield left
+
+    def _files(self) -> list[File]:
+        """Return each file that has a name, or would have one after a crash."""
+        named = [(*partition.visible.values(), *partition.durable.values()) for partition in self._partitions.values()]
+        return list(dict.fromkeys(itertools.chain.from_iterable(named)))
+
+    def _open_names(self) -> list[tuple[_Partition, bytes]]:
+        """Return the names about which a crash decides: of creations and removals that are under way."""
+        return [
+            (partition, name)
+            for partition in self._partitions.values()
+            for name in partition.names()
+            if partition.visible.get(name) is not partition.durable.get(name)
+        ]
+
+    def _decide_names(self, is_done: Sequence[bool]) -> None:
+        for (partition, name), is_kept in zip(self._open_names(), is_done, strict=True):
+            if not is_kept:
+                before = partition.durable.get(name)
+                if before is None:
+                    partition.visible.pop(name)
+                else:
+                    partition.visible[name] = before
+
+    def _settle_names(self) -> None:
+        for partition in self._partitions.values():
+            partition.durable = dict(partition.visible)
+
+    def _rebuilt(self, made: Mapping[File, File]) -> CrashStorage:
         other = CrashStorage()
-        made: dict[int, _File] = {}
         for name, partition in self._partitions.items():
-            for file in (*partition.visible.values(), *partition.durable.values()):
-                if id(file) not in made:
-                    made[id(file)] = left_of(file)
             other._partitions[name] = _Partition(
-                {key: made[id(file)] for key, file in partition.visible.items()},
-                {key: made[id(file)] for key, file in partition.durable.items()},
+                {key: made[file] for key, file in partition.visible.items()},
+                {key: made[file] for key, file in partition.durable.items()},
             )
         return other
 
@@ -231,7 +180,7 @@ class CrashStorage:
         storage = cls()
         for (partition, name), content in blobs.items():
             there = storage._partitions.setdefault(partition, _Partition())
-            file = _File(bytearray(content), bytearray(content))
+            file = File.holding(content)
             there.visible[bytes.fromhex(name)] = there.durable[bytes.fromhex(name)] = file
         return storage
 
@@ -256,7 +205,7 @@ class CrashStorage:
         names = self._partitions.setdefault(partition, _Partition())
         file = names.visible.get(name)
         if file is None:
-            file = names.visible[name] = _File()
+            file = names.visible[name] = File()
             self.begin("create", partition, name)
             await asyncio.sleep(0)
             self.check_power()
@@ -321,15 +270,8 @@ class CrashStorage:
         self.check_power()
 
 
-def _set(names: dict[bytes, _File], name: bytes, file: _File | None) -> None:
-    if file is None:
-        names.pop(name, None)
-    else:
-        names[name] = file
-
-
 class _CrashBlob:
-    def __init__(self, storage: CrashStorage, partition: str, name: bytes, file: _File) -> None:
+    def __init__(self, storage: CrashStorage, partition: str, name: bytes, file: File) -> None:
         self._storage = storage
         self._partition = partition
         self._name = name
@@ -345,12 +287,12 @@ class _CrashBlob:
     async def write_at(self, offset: int, data: Buffer) -> None:
         written = bytes(data)
         if written:
-            await self._change("write", offset, _Change(offset, written))
+            await self._change("write", offset, Change(offset, written))
 
     async def resize(self, length: int) -> None:
-        await self._change("resize", length, _Change(length))
+        await self._change("resize", length, Change(length))
 
-    async def _change(self, call: str, number: int, change: _Change) -> None:
+    async def _change(self, call: str, number: int, change: Change) -> None:
         self._check()
         file = self._file
         file.pending.append(change)
@@ -372,7 +314,7 @@ class _CrashBlob:
             self._storage.fail_sync = None
             file.pending = [change for change in file.pending if change.data is None]
             raise StorageError(self._partition, self._name, errno.EIO, "sync")
-        _settle(file, range(file.settled, covered))
+        file.settle(covered)
 
     async def close(self) -> None:
         self._is_open = False
@@ -382,12 +324,6 @@ class _CrashBlob:
         self._storage.check_power()
         if not self._is_open:
             raise StorageError(self._partition, self._name, errno.EBADF, "use after close")
-
-
-def _settle(file: _File, changes: Iterable[int]) -> None:
-    for _ in changes:
-        file.pending.pop(0).apply(file.durable)
-        file.settled += 1
 
 
 class _CrashLock:

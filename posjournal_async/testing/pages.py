@@ -1,0 +1,183 @@
+"""A file of which not everything is durable, and what a crash may make of it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from random import Random
+
+__all__ = ["Change", "File", "Luck"]
+
+# Bytes that a device writes in one go, from the first to the last: no byte is there without those before it.
+SECTOR = 512
+
+
+class Luck(enum.Enum):
+    """What becomes of what is not durable."""
+
+    NONE = "all of it is lost"
+    ALL = "all of it is there"
+    SOME = "chance decides about each piece"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A write of `data` at `at`, or with None a resize to `at`, in bytes."""
+
+    at: int
+    data: bytes | None = None
+
+    def apply(self, content: bytearray) -> None:
+        """Make the change."""
+        content.extend(bytes(max(0, self.at - len(content))))
+        if self.data is None:
+            del content[self.at :]
+        else:
+            content[self.at : self.at + len(self.data)] = self.data
+
+    def outcomes(self, content: bytes) -> Iterator[bytes]:
+        """Yield each content that a power cut may leave where the change was made to `content`, some of them twice.
+
+        A resize is made or lost. Of a write there may be all, nothing, the bytes before any one of them, or all but
+        some sectors in a row. Where the blob grew, what is not there is zeros or the end of the blob; in place it is
+        what was there before.
+        """
+        yield content
+        made = bytearray(content)
+        self.apply(made)
+        yield bytes(made)
+        if self.data is None:
+            return
+        length, end = len(self.data), self.at + len(self.data)
+        yield bytes(_grown(bytearray(content), end))
+        for keep in range(1, length):
+            place = self.at + keep - 1
+            if place < len(content) and content[place] == self.data[keep - 1]:
+                continue  # as with a byte less
+            torn = bytearray(content)
+            Change(self.at, self.data[:keep]).apply(torn)
+            yield bytes(torn)
+            yield bytes(_grown(torn, end))
+        edges = self._edges()
+        for number, start in enumerate(edges[:-1]):
+            for stop in edges[number + 1 :]:
+                yield bytes(_without(made, content, start, stop))
+
+    def apply_by_chance(self, content: bytearray, rng: Random) -> None:
+        """Make one of the outcomes."""
+        fate = rng.randrange(8)
+        if fate < 2:
+            self.apply(content)
+            return
+        if fate == 2 or self.data is None:
+            return
+        if fate < 5:
+            self.torn(rng).apply(content)
+        if fate in {4, 5}:
+            _grown(content, self.at + len(self.data))
+        if fate > 5:
+            edges = self._edges()
+            start, stop = sorted(rng.sample(range(len(edges)), 2))
+            before = bytes(content)
+            self.apply(content)
+            content[:] = _without(content, before, edges[start], edges[stop])
+
+    def _edges(self) -> list[int]:
+        """Return where the sectors begin that the write is to, and where it ends."""
+        assert self.data is not None
+        end = self.at + len(self.data)
+        return [self.at, *range(self.at + SECTOR - self.at % SECTOR, end, SECTOR), end]
+
+    def torn(self, rng: Random) -> Change:
+        """Return a beginning of it."""
+        if not self.data:
+            return self
+        # Any byte, and often one where the bytes mean something: a slot of the checkpoint is mostly padding.
+        length = len(self.data)
+        keep = rng.choice((1, 8, rng.randint(1, min(length, 80)), rng.randint(1, length), length - 1, length))
+        return Change(self.at, self.data[:keep])
+
+
+def _without(made: bytearray, before: bytes, start: int, stop: int) -> bytearray:
+    """Return `made` with the bytes from `start` to `stop` as they were before, or zeros where there were none."""
+    content = made[:]
+    content[start:stop] = before[start:stop].ljust(stop - start, b"\0")
+    return content
+
+
+def _grown(content: bytearray, length: int) -> bytearray:
+    content.extend(bytes(max(0, length - len(content))))
+    return content
+
+
+@dataclass(slots=True, eq=False)
+class File:
+    """What a blob holds.
+
+    Attributes:
+        durable: What is on the device for certain.
+        visible: What a read gives.
+        pending: What was done since the last sync, in order.
+        settled: How many changes were settled before those.
+        under_way: The change that is being made: pending already, and not visible yet.
+    """
+
+    durable: bytearray = field(default_factory=bytearray)
+    visible: bytearray = field(default_factory=bytearray)
+    pending: list[Change] = field(default_factory=list[Change])
+    settled: int = 0
+    under_way: Change | None = None
+
+    @classmethod
+    def holding(cls, content: bytes | bytearray) -> File:
+        """Return a file that holds this, durably."""
+        return cls(bytearray(content), bytearray(content))
+
+    def copy(self) -> File:
+        """Return a file that shares nothing with this one."""
+        return File(self.durable[:], self.visible[:], self.pending[:], self.settled, self.under_way)
+
+    def settle(self, count: int) -> None:
+        """Make the first changes that are pending durable, up to the `count`-th since the file is there."""
+        while self.settled < count:
+            self.pending.pop(0).apply(self.durable)
+            self.settled += 1
+
+    def outcomes(self, limit: int) -> list[bytes] | None:
+        """Return each content that a power cut may leave, once; None if there are more than `limit`."""
+        found = [bytes(self.durable)]
+        for change in self.pending:
+            made: dict[bytes, None] = {}
+            for content in found:
+                for outcome in change.outcomes(content):
+                    made[outcome] = None
+                    if len(made) > limit:
+                        return None
+            found = list(made)
+        return found
+
+    def after_power_cut(self, rng: Random, luck: Luck) -> File:
+        """Return one of the outcomes of a power cut."""
+        content = self.durable[:]
+        for change in self.pending:
+            if luck is Luck.SOME:
+                change.apply_by_chance(content, rng)
+            elif luck is Luck.ALL:
+                change.apply(content)
+        return File.holding(content)
+
+    def after_kill(self, rng: Random) -> File:
+        """Return what is left when the process is killed: a change under way is made, half made or not made."""
+        copy = self.copy()
+        if copy.under_way is not None:
+            copy.pending.remove(copy.under_way)
+            left = copy.under_way.torn(rng) if rng.random() < 0.7 else None
+            if left is not None:
+                left.apply(copy.visible)
+                copy.pending.append(left)
+            copy.under_way = None
+        return copy
