@@ -12,6 +12,7 @@ from posjournal_async.testing.crash import CrashStorage, Luck, PowerCut  # noqa:
 from posjournal_async.testing.faults import FaultyStorage  # noqa: E402
 from posjournal_async.testing.gates import GatedStorage  # noqa: E402
 from posjournal_async.testing.monitor import OrderingMonitor, OrderingViolation  # noqa: E402
+from posjournal_async.testing.points import crash_points  # noqa: E402
 from posjournal_async.testing.recording import Event, RecordingStorage  # noqa: E402
 from posjournal_async.testing.storage_contract import StorageContract  # noqa: E402
 from posjournal_async.testing.wrapping import Call, WrappedStorage  # noqa: E402
@@ -29,4 +30,5 @@ __all__ = [
     "RecordingStorage",
     "StorageContract",
     "WrappedStorage",
+    "crash_points",
 ]

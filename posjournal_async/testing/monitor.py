@@ -220,6 +220,8 @@ class OrderingMonitor(WrappedStorage):
         violations: What was found, in order.
 
     Example:
+        >>> import asyncio
+        >>> from posjournal_async import Config, Context, Journal, MemoryStorage
         >>> async def main() -> None:
         ...     with OrderingMonitor(MemoryStorage()) as monitor:
         ...         journal = await Journal.init(Context(monitor), Config(partition="orders"))
