@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from posjournal_async.format.header import HEADER_LENGTH, Header, Kind
-from posjournal_async.sections import Sections
+from posjournal_async.sections import Sections, closed_on_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +87,7 @@ class OffsetsJournal:
         all that has it. A crash inside leaves an index that is compared again, or found wanting when it is read.
         """
         blob, length = await self._sections.open(header.section)
-        try:
+        async with closed_on_error(blob):
             wanted = _header_of(header).to_bytes() + _bytes_of(starts)
             is_other = await blob.read_at(0, min(length, len(wanted) + 1)) != wanted
             if is_other:
@@ -96,9 +96,6 @@ class OffsetsJournal:
             if is_other or not was_synced:
                 await blob.write_at(0, wanted)
                 await blob.sync()
-        except BaseException:
-            await blob.close()
-            raise
         return blob, is_other
 
     async def remove(self, sections: Iterable[int]) -> None:

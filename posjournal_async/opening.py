@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from posjournal_async import recovery
 from posjournal_async.checkpoint import Checkpoint, read_slots
 from posjournal_async.format.checkpoint_slot import Slot
@@ -44,56 +46,56 @@ class Opened:
     report: RecoveryReport
 
 
-async def open_existing(context: Context, config: Config[Any]) -> Opened:
-    """Lock a journal, creating it if it is missing, and recover it."""
-    async with AsyncExitStack() as stack:
-        lock, blob, slots = await _locked(stack, context, config)
-        sections = Sections(context.storage, f"{config.partition}_data")
-        offsets = OffsetsJournal(context.storage, config.partition)
-        expectation = Expectation(config.partition, config.items_per_section, config.codec.name)
-        if slots.current is not None and slots.current.reset is not None:
-            recovery.check_configuration(slots.current, expectation)
-            checkpoint = Checkpoint(blob, slots.current, slots.place)
-            await checkpoint.confirm()
-            await recovery.finish_reset(checkpoint, sections, offsets)
-            tail, report = None, RecoveryReport(reset_finished=True, clean=False)
+async def open_existing(stack: AsyncExitStack, context: Context, config: Config[Any]) -> Opened:
+    """Lock a journal, creating it if it is missing, and recover it. Unwinding `stack` releases everything again."""
+    lock, blob, slots = await _locked(stack, context, config)
+    sections = Sections(context.storage, f"{config.partition}_data")
+    offsets = OffsetsJournal(context.storage, config.partition)
+    expectation = Expectation(config.partition, config.items_per_section, config.codec.name)
+    if slots.current is not None and slots.current.reset is not None:
+        recovery.check_configuration(slots.current, expectation)
+        checkpoint = Checkpoint(blob, slots.current, slots.place)
+        await checkpoint.confirm()
+        await recovery.finish_reset(checkpoint, sections, offsets)
+        tail, report = None, RecoveryReport(reset_finished=True, clean=False)
+    else:
+        facts = await recovery.observe(slots, sections, offsets)
+        if facts is None:
+            slot = _first_slot(config, sequence=1, size=0, reset=None)
+            checkpoint = Checkpoint(blob, slot, slots.place)
+            await checkpoint.write(slot)
+            tail, report = None, RecoveryReport()
         else:
-            facts = await recovery.observe(slots, sections, offsets)
-            if facts is None:
-                slot = _first_slot(config, sequence=1, size=0, reset=None)
-                checkpoint = Checkpoint(blob, slot, slots.place)
-                await checkpoint.write(slot)
-                tail, report = None, RecoveryReport()
-            else:
-                plan = recovery.decide(facts, expectation)
-                checkpoint = Checkpoint(blob, facts.slot, slots.place)
-                tail, report = await recovery.repair(plan, facts, sections, offsets, checkpoint)
-        stack.pop_all()
-        return Opened(lock, checkpoint, sections, offsets, tail, report)
+            plan = recovery.decide(facts, expectation)
+            checkpoint = Checkpoint(blob, facts.slot, slots.place)
+            tail, report = await recovery.repair(plan, facts, sections, offsets, checkpoint)
+    return Opened(lock, checkpoint, sections, offsets, tail, report)
 
 
-async def open_at_size(context: Context, config: Config[Any], size: int) -> Opened:
-    """Lock a journal and replace whatever it holds by nothing, at `size`.
+async def open_at_size(stack: AsyncExitStack, context: Context, config: Config[Any], size: int) -> Opened:
+    """Lock a journal and replace whatever it holds by nothing, at `size`. Unwinding `stack` releases it again.
 
     The reset is on record before anything is removed: a crash before that leaves the old journal, one after it is
     finished by the next open. A reset that was on record already is overridden. The new journal has an id of its own.
     """
-    async with AsyncExitStack() as stack:
-        lock, blob, slots = await _locked(stack, context, config)
-        sections = Sections(context.storage, f"{config.partition}_data")
-        offsets = OffsetsJournal(context.storage, config.partition)
-        sequence = 1 if slots.current is None else slots.current.sequence + 1
-        slot = _first_slot(config, sequence=sequence, size=size, reset=size)
-        checkpoint = Checkpoint(blob, slots.current or slot, slots.place)
-        if slots.current is not None:
-            await checkpoint.confirm()  # else a crash could tear the new one and lose the old one too
-        await checkpoint.write(slot)
-        await recovery.finish_reset(checkpoint, sections, offsets)
-        stack.pop_all()
-        return Opened(lock, checkpoint, sections, offsets, None, RecoveryReport())
+    lock, blob, slots = await _locked(stack, context, config)
+    sections = Sections(context.storage, f"{config.partition}_data")
+    offsets = OffsetsJournal(context.storage, config.partition)
+    sequence = 1 if slots.current is None else slots.current.sequence + 1
+    slot = _first_slot(config, sequence=sequence, size=size, reset=size)
+    checkpoint = Checkpoint(blob, slots.current or slot, slots.place)
+    if slots.current is not None:
+        await checkpoint.confirm()  # else a crash could tear the new one and lose the old one too
+    await checkpoint.write(slot)
+    await recovery.finish_reset(checkpoint, sections, offsets)
+    return Opened(lock, checkpoint, sections, offsets, None, RecoveryReport())
 
 
 async def _locked(stack: AsyncExitStack, context: Context, config: Config[Any]) -> tuple[Lock, Blob, SlotFacts]:
+    # anyio reads its modules in at the first use of a task group. Better here than in the first sync: there it would
+    # keep the event loop waiting for the disk, and a process that is out of descriptors would lose the journal by it.
+    async with anyio.create_task_group():
+        pass
     partition = f"{config.partition}_checkpoint"
     lock = await context.storage.lock(partition)
     stack.push_async_callback(lock.release)

@@ -17,6 +17,7 @@ in an order in which a crash at any step leaves something that the next open rep
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from posjournal_async.errors import Corruption, InvalidConfiguration
 from posjournal_async.format.checkpoint_slot import Slot
 from posjournal_async.format.header import FORMAT_VERSION, BadHeader, Header, HeaderFault, Kind
 from posjournal_async.scan import Scan, scan_records
+from posjournal_async.sections import closed_on_error
 from posjournal_async.tail import Tail
 
 if TYPE_CHECKING:
@@ -436,24 +438,22 @@ async def repair(
     await offsets.remove(plan.drop_offsets)
     tail = None
     rebuilt = 0
-    try:
+    async with AsyncExitStack() as stack:
         for section in plan.align:
             header, starts, end = await _records_of(data, facts, section)
             was_synced = 0 < len(starts) <= plan.was_durable - header.first
             index, is_other = await offsets.align(header, starts, was_synced=was_synced)
             rebuilt += is_other
             if section == plan.tail:
+                await stack.enter_async_context(closed_on_error(index))
+                blob, _ = await data.open(section)
+                await stack.enter_async_context(closed_on_error(blob))
                 tail = Tail(header, starts, end)
                 tail.index, tail.indexed = index, len(starts)
-                tail.blob, _ = await data.open(section)
+                tail.blob = blob
             else:
                 await index.close()
         await checkpoint.store(durable=plan.size, boundary=plan.boundary)
-    except BaseException:
-        for blob in () if tail is None else (tail.index, tail.blob):
-            if blob is not None:
-                await blob.close()
-        raise
     report = RecoveryReport(
         items_found=plan.size - plan.boundary,
         items_dropped=plan.items_dropped,

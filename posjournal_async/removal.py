@@ -6,10 +6,12 @@ The writer carries these out with nothing beside them. Each step is durable befo
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from posjournal_async.commit import Refusal
 from posjournal_async.errors import InvalidRewind, ItemPruned
+from posjournal_async.sections import closed_on_error
 from posjournal_async.tail import Tail
 
 if TYPE_CHECKING:
@@ -87,14 +89,17 @@ class Removal:
         await self._writer.commit_all()
         section, last = size // data.items_per_section, data.tail.header.section
         tail = await self._tail_at(size)
-        await self._checkpoint.store(durable=size, boundary=data.boundary)
+        opened = () if tail is None else (tail.blob, tail.index)
+        async with closed_on_error(*(blob for blob in opened if blob is not None and blob not in data.blobs())):
+            await self._checkpoint.store(durable=size, boundary=data.boundary)
         gone = data.blobs() if tail is None or section != last else []
         # From here on the discarded items are not shown, whatever happens.
         data.cut(size, tail)
         self._writer.discard(size)
         self._on_discard(size)
-        for blob in gone:
-            await blob.close()
+        async with AsyncExitStack() as stack:  # closes all of them, also when one cannot be closed
+            for blob in gone:
+                stack.push_async_callback(blob.close)
         removed = range(section if tail is None else section + 1, last + 1)
         # The section that was cut too: a reader may have opened it once more while the checkpoint was stored.
         await self._sealed.forget(range(section, last + 1))
@@ -119,7 +124,8 @@ class Removal:
         else:
             sealed = await self._sealed.take(section)
             header, starts, blob = sealed.header, sealed.starts, sealed.blob
-            index = await self._offsets.reopen(header, starts)
+            async with closed_on_error(blob):
+                index = await self._offsets.reopen(header, starts)
         count = size - header.first
         tail = Tail(header, starts[:count], starts[count])
         tail.blob, tail.index, tail.indexed = blob, index, count

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from posjournal_async.errors import Corruption
+from posjournal_async.errors import Corruption, StorageError
 from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, parse_header
 from posjournal_async.storage.protocols import RemovesMany
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncGenerator, Iterable
 
     from posjournal_async.storage.protocols import Blob, Storage
 
-__all__ = ["Sections"]
+__all__ = ["Sections", "closed_on_error"]
 
 _NAME_LENGTH = 8
 
@@ -51,8 +52,9 @@ class Sections:
         Nothing of an interrupted creation may be left: recovery has removed it.
         """
         blob, _ = await self._storage.open(self.partition, _name_of(header.section))
-        await blob.write_at(0, header.to_bytes())
-        await blob.sync()
+        async with closed_on_error(blob):
+            await blob.write_at(0, header.to_bytes())
+            await blob.sync()
         return blob
 
     async def remove(self, sections: Iterable[int]) -> None:
@@ -73,6 +75,20 @@ class Sections:
     async def read_header(self, blob: Blob, length: int) -> Header | BadHeader:
         """Return the header of a blob of `length` bytes, or why there is none."""
         return parse_header(await blob.read_at(0, min(length, HEADER_LENGTH)), length)
+
+
+@asynccontextmanager
+async def closed_on_error(*blobs: Blob) -> AsyncGenerator[None]:
+    """Close blobs if what is done with them fails; that failure is the one to tell, also when closing fails too."""
+    try:
+        yield
+    except BaseException as error:
+        for blob in blobs:
+            try:
+                await blob.close()
+            except StorageError as closing_error:
+                error.add_note(f"closing a blob failed too: {closing_error}")
+        raise
 
 
 def _name_of(section: int) -> bytes:
