@@ -15,6 +15,7 @@ import pytest_asyncio
 from hypothesis import settings
 
 from posjournal_async import Context, FileStorage, MemoryStorage
+from tests.effort import STATES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -88,3 +89,11 @@ def _open_below(root: Path) -> list[str]:
         if target.startswith(str(root)):
             found.append(target)
     return found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell how many states after a crash were tried, in all processes of the run together."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    properties = [pair for report in reports for pair in getattr(report, "user_properties", ()) if pair[0] == STATES]
+    if properties:
+        terminalreporter.write_line(f"{STATES}: {sum(count for _, count in properties):,}")

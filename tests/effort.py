@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from typing import TypeVar
 
-__all__ = ["effort"]
+__all__ = ["STATES", "effort"]
 
 T = TypeVar("T")
+
+# The property by which a test says how many states after a crash it has tried; the run tells the sum.
+STATES = "states after a crash"
 
 IS_LONG = os.environ.get("POSJOURNAL_TESTS") == "long"
 

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from contextlib import contextmanager, suppress
-from errno import ELOOP
+from errno import ELOOP, EROFS
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,8 @@ _FILE_MODE = 0o600
 _OPEN_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN_DIRECTORY = _OPEN_ROOT | os.O_NOFOLLOW
 # O_NONBLOCK: opening a FIFO that somebody put there returns instead of waiting for its other end.
-_OPEN_BLOB = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_OPEN_BLOB_TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_OPEN_BLOB = os.O_RDWR | _OPEN_BLOB_TO_READ
 
 _BLOB_FILE = re.compile(r"(?:[0-9a-f]{2}){1,64}")
 
@@ -56,10 +57,16 @@ def sync_file(fd: int) -> None:
 
 @contextmanager
 def _closing(fd: int) -> Generator[int]:
+    """Close the descriptor of a directory.
+
+    It is closed also when close(2) says that it failed, and nothing was written through it: that must not take the
+    place of what the block returns, which may be another descriptor, or raises.
+    """
     try:
         yield fd
     finally:
-        os.close(fd)
+        with suppress(OSError):
+            os.close(fd)
 
 
 def _open_root(root: Path) -> int:
@@ -105,10 +112,16 @@ class Handle:
         fd: The descriptor; -1 once it is closed.
     """
 
-    __slots__ = ("fd",)
+    __slots__ = ("_is_read_only", "fd")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, is_read_only: bool = False) -> None:
         self.fd = fd
+        self._is_read_only = is_read_only
+
+    def check_writable(self) -> None:
+        """Raise what the system would say of a file system that is read-only, where the descriptor is for reading."""
+        if self._is_read_only:
+            raise OSError(EROFS, os.strerror(EROFS))
 
     def close(self) -> None:
         """Close the descriptor. Closing twice is fine."""
@@ -137,7 +150,13 @@ def open_blob(root: Path, partition: str, name: bytes) -> tuple[Handle, int]:
             handle = Handle(os.open(file, _OPEN_BLOB, dir_fd=directory))
         except FileNotFoundError:
             handle = Handle(os.open(file, _OPEN_BLOB | os.O_CREAT, _FILE_MODE, dir_fd=directory))
-            sync_file(directory)
+            with handle.closed_on_error():
+                sync_file(directory)
+        except OSError as error:
+            if error.errno != EROFS:
+                raise
+            # As ext4 may turn after an error of its device: what is there can still be read.
+            handle = Handle(os.open(file, _OPEN_BLOB_TO_READ, dir_fd=directory), is_read_only=True)
         with handle.closed_on_error():
             return handle, _length_of_regular_file(handle.fd)
 

@@ -257,6 +257,7 @@ class FileBlob:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _write(self, offset: int, data: Buffer) -> None:
+        self._handle.check_writable()
         with memoryview(data) as view, view.cast("B") as rest:
             written = os.pwrite(self._handle.fd, rest, offset)
             while written < len(rest):  # a short write: a signal, or a disk that is about to be full
@@ -270,6 +271,7 @@ class FileBlob:
         self._sync()
 
     def _resize(self, length: int) -> None:
+        self._handle.check_writable()
         self._was_resized = True
         os.ftruncate(self._handle.fd, length)
 
