@@ -17,7 +17,8 @@ USAGE = """\
 usage: python3 run.py demo [FILE|-]   write a stream into a journal, kill the writer half-way, start it again, compare
        python3 run.py test [ARGS]     the tests; ARGS go to pytest
        python3 run.py check           ruff, ruff format, mypy and pyright
-       python3 run.py long [ARGS]     the tests, trying as much as hours allow; ARGS go to pytest
+       python3 run.py long            all of the following at length: the tests, the mutants, an hour of fuzzing
+       python3 run.py long ARGS       the tests at length; ARGS go to pytest
        python3 run.py mutants [NAMES] put known bugs into copies of the library, and see the tests find each
        python3 run.py fuzz [SECONDS]  throw what atheris makes up at the parsers and at whole journals
 """
@@ -31,7 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "demo": (),
     "test": ("test",),
     "check": ("test", "lint"),
-    "long": ("test",),
+    "long": ("test", "fuzz"),
     "mutants": ("test",),
     "fuzz": ("test", "fuzz"),
 }
@@ -68,8 +69,7 @@ def main(arguments: list[str]) -> int:
     if command == "test":
         return run("-m", "pytest", *IN_PARALLEL, *rest, cwd=ROOT)
     if command == "long":
-        os.environ["POSJOURNAL_TESTS"] = "long"
-        return run("-m", "pytest", *IN_PARALLEL, *rest, cwd=ROOT)
+        return at_length(rest)
     if command in {"mutants", "fuzz"}:
         return run("-m", f"tests.{command}", *rest, cwd=ROOT)
     return run(str(ROOT / "examples" / "demo.py"), *rest)
@@ -118,6 +118,17 @@ def install(*arguments: str) -> None:
             f"`pip install {' '.join(arguments)}` failed, and says why above; "
             "it needs PyPI, or a mirror that pip is configured for"
         )
+
+
+def at_length(arguments: list[str]) -> int:
+    """Run the tests, trying as much as hours allow; all of them, the mutants and the fuzzer if nothing is named."""
+    os.environ["POSJOURNAL_TESTS"] = "long"
+    code = run("-m", "pytest", *IN_PARALLEL, *arguments, cwd=ROOT)
+    if arguments:
+        return code
+    # Those that find something do not keep the others from looking.
+    del os.environ["POSJOURNAL_TESTS"]
+    return max(code, run("-m", "tests.mutants", cwd=ROOT), run("-m", "tests.fuzz", "3600", cwd=ROOT))
 
 
 def check() -> int:

@@ -47,11 +47,13 @@ async def scan_records(blob: Blob, length: int, header: Header) -> Scan:
     wanted = _PIECE
     has_extra = False
     while end < length:
-        run = await blob.read_at(end, min(wanted, length - end))
+        asked = min(wanted, length - end)
+        run = await blob.read_at(end, asked)
         # One more than there is room for: if it is there, it must be known.
         records = parse_records(run, header.salt, header.first + len(starts), room + 1 - len(starts))
         if not records.ends:
-            if records.needed <= len(run) or end + records.needed > length:
+            # A run shorter than asked for: the blob was cut meanwhile, by a rewind beside a read.
+            if records.needed <= len(run) or end + records.needed > length or len(run) < asked:
                 break
             wanted = records.needed  # one record larger than a piece
             continue

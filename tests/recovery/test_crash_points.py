@@ -37,7 +37,7 @@ WAYS = effort({1: 300, 2: 20, 3: 5}, {1: 1024, 2: 300, 3: 60})
 # Blocks of random sequences, how many are in one, and of how many of their storage calls the crashes are tried.
 BLOCKS = 30
 SEQUENCES = 10
-SHARE = effort(0.15, 1.0)
+SHARE = effort(0.05, 1.0)
 
 
 class Checker:
