@@ -23,6 +23,7 @@ __all__ = [
     "filled",
     "item_at",
     "items_in",
+    "limits_of",
     "name_of_section",
     "open_files",
     "others_ended",
@@ -85,6 +86,11 @@ async def others_ended() -> None:
     """Return when no other task is left: a writer and the closing of handles may go on behind a call."""
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)
+
+
+def limits_of(bounds: range) -> tuple[int, int]:
+    """Return start and stop, for comparing: two ranges that are empty are equal wherever they are."""
+    return bounds.start, bounds.stop
 
 
 # Below the journal.

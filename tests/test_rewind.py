@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from posjournal_async import Context, InvalidRewind, ItemOutOfRange, ItemPruned, Journal
-from tests.journals import config_of, contents_of, filled, item_at, items_in, reopened
+from posjournal_async import Context, InvalidRewind, ItemOutOfRange, ItemPruned, Journal, MemoryStorage
+from posjournal_async.testing import Call, GatedStorage
+from tests.journals import config_of, contents_of, filled, item_at, items_in, limits_of, reopened
 
 SIZES = [0, 1, 9, 10, 11, 19, 20, 21, 29, 30, 34, 35]
 
@@ -18,7 +19,7 @@ async def test_a_rewind_leaves_exactly_the_items_before_it(context: Context, siz
     if is_reopened:
         journal = await reopened(journal, max_open_blobs=1)
     await journal.rewind(size)
-    assert journal.bounds() == range(size)
+    assert limits_of(journal.bounds()) == (0, size)
     assert journal.oldest_retained_pos() == (0 if size else None)
     assert await contents_of(journal) == items_in(range(size))
     for position in range(size, 35):
@@ -166,3 +167,26 @@ async def test_a_rewind_beside_readers_shows_an_old_item_or_none(context: Contex
             assert await journal.read(size) == item_at(size, history)
         is_done = True
         await asyncio.gather(*readers)
+
+
+async def test_a_read_that_a_rewind_overtakes_ends() -> None:
+    """The section was opened to be read, is cut, and then read: the position is out of range; nothing spins (I1)."""
+
+    def is_held(call: Call) -> bool:
+        is_store = call.partition == "orders_checkpoint" and call.what == "write_at"
+        return is_store or (call.partition == "orders_data" and call.what == "read_at" and call.offset > 0)
+
+    storage = GatedStorage(MemoryStorage())
+    async with await filled(Context(storage), 6, config_of(3)) as journal:
+        await journal.sync()
+        storage.hold(is_held)
+        rewinding = asyncio.create_task(journal.rewind(4))
+        await storage.until_held()  # it has taken the section, and stores the checkpoint
+        reading = asyncio.create_task(journal.read(5))
+        await storage.until_held(2)  # the reader has opened the section once more
+        storage.let_go()
+        await rewinding
+        storage.let_all_go()
+        with pytest.raises(ItemOutOfRange):
+            async with asyncio.timeout(30):
+                await reading

@@ -42,10 +42,10 @@ class GatedStorage(WrappedStorage):
         """Hold the calls of which `holds` is true from now on."""
         self._holds = holds
 
-    async def until_held(self) -> Call:
-        """Wait until a call is held, and return the one that came first."""
+    async def until_held(self, count: int = 1) -> Call:
+        """Wait until so many calls are held, and return the one that came first."""
         async with asyncio.timeout(30):  # a call that never comes fails the test instead of stopping it
-            while not self.held:
+            while len(self.held) < count:
                 self._arrived.clear()
                 await self._arrived.wait()
         return self.held[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from posjournal_async import BytesCodec, Config, Context, FileStorage, Journal
 from tests.format.writer import path_of, write_journal
+from tests.journals import limits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ class Shown:
     def is_history(self, start: int, stop: int) -> bool:
         """Whether it shows exactly these positions, each with its item of `ITEMS`."""
         expected = {position: ITEMS[position] for position in range(start, stop)}
-        return self.bounds == range(start, stop) and self.items == expected
+        return limits_of(self.bounds) == (start, stop) and self.items == expected
 
 
 def lay_out(root: Path, size: int, *, start: int = 0, durable: int | None = None) -> None:
