@@ -222,6 +222,12 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
             sections[section] = SectionFacts(found.header, found.length, count=count)
         elif section == kept[0]:
             sections[section] = await _look_at_header(data, section)
+    # What is removed as an interrupted creation leaves the section before it as the last one.
+    for before, section in zip(reversed(kept[:-1]), reversed(kept), strict=False):
+        if not isinstance(sections[section].header, BadHeader):
+            break
+        if before not in sections or sections[before].scan is None:
+            sections[before] = await _look_at(data, before)
     return Facts(slot, slots.damaged, data_sections, offsets_sections, sections)
 
 

@@ -93,7 +93,7 @@ def parse_header(start: bytes, length: int) -> Header | BadHeader:
     if len(head) == HEADER_LENGTH and crc32c(head[:-4]) == _CRC.unpack_from(head, HEADER_LENGTH - 4)[0]:
         magic, version, journal_id, section, items_per_section, first, salt, codec = _FIELDS.unpack_from(head)
         name = codec.rstrip(b"\0")
-        if magic in (Kind.DATA.value, Kind.OFFSETS.value) and name.isascii():
+        if magic in (Kind.DATA.value, Kind.OFFSETS.value) and name.isascii() and items_per_section:
             if version != FORMAT_VERSION:
                 return BadHeader(HeaderFault.VERSION, version)
             return Header(Kind(magic), journal_id, section, items_per_section, first, salt, name.decode("ascii"))

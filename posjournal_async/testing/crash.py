@@ -97,7 +97,12 @@ class CrashStorage:
 
         All of them, each once, if they are at most `limit`. Otherwise the one where everything pending is lost, the one
         where everything is there, and others by chance, `limit` in all; the same seed gives the same ones.
+
+        Raises:
+            ValueError: `limit` is below 2.
         """
+        if limit < 2:
+            raise ValueError(f"limit: expected at least 2 states, found {limit}")
         files = self._files()
         outcomes: list[list[bytes]] = []
         count = 2 ** len(self._open_names())
