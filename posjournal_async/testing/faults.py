@@ -19,6 +19,10 @@ __all__ = ["FaultyStorage"]
 
 T = TypeVar("T")
 
+_WRITES = frozenset({"write_at", "write_durably_at"})
+_RELEASES = frozenset({"close", "release"})
+_CHANGES = frozenset({"remove", "resize", "sync"})
+
 
 class FaultyStorage(WrappedStorage):
     """A storage whose calls fail from the `fail_at`-th on: that one only, or all that follow as well.
@@ -27,14 +31,41 @@ class FaultyStorage(WrappedStorage):
 
     Args:
         inner: The storage.
-        fail_at: Number of the call that fails, from 1; 0 for none.
+        fail_at: Number of the call that fails, from 1; 0 for none. It may be set at any time.
         once: Whether only that call fails.
         code: The error number.
-        keep: Part of the bytes that a failed write leaves in the blob, from 0.0 to 1.0.
+        keep: How many bytes of a failed write are in the blob all the same, from the first on, given their number;
+            likewise how many blobs of a failed removal of many are gone. None unless said otherwise.
+        takes_effect: Whether any other failed call has done its work all the same: the blob is made or removed, the
+            length is set, what was called before the sync is durable.
         only: Which calls count.
 
     Attributes:
-        count: Calls so far.
+        count: Calls so far that count.
+        failures: Those of them that failed.
+
+    Example:
+        Let each call of a service fail in turn, and see what the service makes of it:
+
+        >>> import asyncio, itertools
+        >>> from posjournal_async import Config, Context, Journal, MemoryStorage
+        >>> async def serve(storage: Storage) -> None:
+        ...     async with await Journal.init(Context(storage), Config(partition="orders")) as journal:
+        ...         await journal.append("paid")
+        ...         await journal.sync()
+        >>> async def main() -> None:
+        ...     for number in itertools.count(1):
+        ...         faulty = FaultyStorage(MemoryStorage(), number, code=errno.ENOSPC, keep=lambda length: length // 2)
+        ...         try:
+        ...             await serve(faulty)
+        ...         except StorageError as error:
+        ...             assert error.errno == errno.ENOSPC
+        ...         if not faulty.failures:
+        ...             break  # all calls have failed once
+        ...     async with await Journal.init(Context(faulty.inner), Config(partition="orders")) as journal:
+        ...         print(await journal.read(0))
+        >>> asyncio.run(main())
+        paid
     """
 
     def __init__(  # noqa: PLR0913 - what may fail, when and how
@@ -44,7 +75,8 @@ class FaultyStorage(WrappedStorage):
         *,
         once: bool = True,
         code: int = errno.EIO,
-        keep: float = 0.0,
+        keep: Callable[[int], int] = lambda _: 0,
+        takes_effect: bool = False,
         only: Callable[[Call], bool] = lambda _: True,
     ) -> None:
         super().__init__(inner)
@@ -52,23 +84,29 @@ class FaultyStorage(WrappedStorage):
         self._once = once
         self._code = code
         self._keep = keep
+        self._takes_effect = takes_effect
         self._only = only
         self.count = 0
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether a call has failed."""
-        return 0 < self.fail_at <= self.count
+        self.failures: list[Call] = []
 
     @override
     async def around(self, call: Call, go_on: Callable[[], Awaitable[T]]) -> T:
         if not self._only(call):
             return await go_on()
         self.count += 1
-        if not self.has_failed or (self._once and self.count > self.fail_at):
+        if not 0 < self.fail_at <= self.count or (self._once and self.count > self.fail_at):
             return await go_on()
-        if call.what in {"close", "release"}:
+        self.failures.append(call)
+        if call.what in _RELEASES or (call.what in _CHANGES and self._takes_effect):
             await go_on()
-        if call.data and call.blob is not None and self._keep:
-            await call.blob.write_at(call.offset, call.data[: int(len(call.data) * self._keep)])
+        elif call.what == "open" and self._takes_effect and call.name is not None:
+            blob, _ = await self.inner.open(call.partition, call.name)
+            await blob.close()  # nobody gets the handle
+        elif call.what in _WRITES and call.blob is not None:
+            kept = call.data[: self._keep(len(call.data))]
+            if kept:
+                await call.blob.write_at(call.offset, kept)
+        elif call.what == "remove_many":
+            for name in call.names[: self._keep(len(call.names))]:
+                await self.inner.remove(call.partition, name)
         raise StorageError(call.partition, call.name, self._code, call.what)
