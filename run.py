@@ -20,7 +20,8 @@ usage: python3 run.py demo [FILE|-]   write a stream into a journal, kill the wr
        python3 run.py long            all of the following at length: the tests, the mutants, an hour of fuzzing
        python3 run.py long ARGS       the tests at length; ARGS go to pytest
        python3 run.py mutants [NAMES] put known bugs into copies of the library, and see the tests find each
-       python3 run.py fuzz [SECONDS]  throw what atheris makes up at the parsers and at whole journals
+       python3 run.py fuzz [SECONDS]  throw what atheris makes up at the parsers and at whole journals;
+                                      --replay TARGET FILE tries one input again
 """
 
 ROOT = Path(__file__).resolve().parent
