@@ -11,15 +11,18 @@ pytest.register_assert_rewrite("posjournal_async.testing.storage_contract")
 from posjournal_async.testing.crash import CrashStorage, Luck, PowerCut  # noqa: E402 - see above
 from posjournal_async.testing.faults import FaultyStorage  # noqa: E402
 from posjournal_async.testing.gates import GatedStorage  # noqa: E402
+from posjournal_async.testing.interleaving import Deadlock, SeededLoop, run_interleaved  # noqa: E402
 from posjournal_async.testing.monitor import OrderingMonitor, OrderingViolation  # noqa: E402
 from posjournal_async.testing.points import crash_points  # noqa: E402
 from posjournal_async.testing.recording import Event, RecordingStorage  # noqa: E402
 from posjournal_async.testing.storage_contract import StorageContract  # noqa: E402
+from posjournal_async.testing.suspensions import StrikeAt  # noqa: E402
 from posjournal_async.testing.wrapping import Call, WrappedStorage  # noqa: E402
 
 __all__ = [
     "Call",
     "CrashStorage",
+    "Deadlock",
     "Event",
     "FaultyStorage",
     "GatedStorage",
@@ -28,7 +31,10 @@ __all__ = [
     "OrderingViolation",
     "PowerCut",
     "RecordingStorage",
+    "SeededLoop",
     "StorageContract",
+    "StrikeAt",
     "WrappedStorage",
     "crash_points",
+    "run_interleaved",
 ]

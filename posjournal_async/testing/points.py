@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -9,12 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from posjournal_async.testing.crash import CrashStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 
-__all__ = ["crash_points"]
+__all__ = ["check_states", "crash_points", "try_points"]
 
 Service: TypeAlias = "Callable[[CrashStorage, Callable[[Any], None]], Awaitable[None]]"
 Check: TypeAlias = "Callable[[CrashStorage, Sequence[Any]], Awaitable[None]]"
+
+# Where a journal takes its id and its salts from. They are bytes on disk, so the ways in which a write may be torn
+# depend on them; they come from the seed while services run here, so that a state has the same number the next time.
+_randbits = secrets.randbits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +48,26 @@ async def crash_points(
     can be left. Then each copy is crashed: the process is killed, and the power cut in each way if there are at most
     `states` ways, else in as many ways by chance.
 
+    The same seed gives the same states if the service writes the same: what it takes from a clock, or from chance of
+    its own, is for the test to hand in.
+
     Args:
         service: Called with the storage and with a function to tell what the service has promised somebody: that an
             order is accepted, that a payment was made.
         check: Called for each state with the storage as the crash left it and with what was told before. It opens the
             service again, and raises if a promise is broken.
         seed: What chance is taken from.
-        states: How many ways of a power cut are tried at each moment.
-        at: Try the one state of which a failure has told the numbers of moment and state.
+        states: How many ways of a power cut are tried at each moment, at least 2.
+        at: Try only the state of which a failure has told the numbers of moment and state.
 
     Returns:
         How many states were checked.
 
     Raises:
-        BaseException: What `check` raised, with a note that says how to try that state again.
+        ValueError: `states` is less than 2, or there is no state with the numbers of `at`: the service, the seed or
+            `states` is another than when they were told.
+        BaseException: What the service raised; or what `check` raised, with a note that says how to try that state
+            again.
 
     Example:
         >>> import asyncio
@@ -73,21 +85,79 @@ async def crash_points(
         >>> asyncio.run(crash_points(service, check)) > 100
         True
     """
+    check_states(states)
+
+    def again(moment: int, state: int) -> str:
+        return f"crash_points(service, check, seed={seed}, states={states}, at=({moment}, {state}))"
+
+    count = await try_points(service, check, seed=seed, states=states, at=at, again=again)
+    if at is not None and not count:
+        raise ValueError(f"at: expected a moment and a state that there are with this service, found {at}")
+    return count
+
+
+def check_states(states: int) -> None:
+    """Refuse a number of states that leaves out the two extremes: all that is pending lost, and all of it there.
+
+    Raises:
+        ValueError: It does.
+    """
+    if states < 2:
+        raise ValueError(f"states: expected at least 2, found {states}")
+
+
+async def try_points(  # noqa: PLR0913 - what `crash_points` takes
+    service: Service,
+    check: Check,
+    *,
+    seed: int,
+    states: int,
+    at: tuple[int, int] | None,
+    again: Callable[[int, int], str],
+) -> int:
+    """Do what `crash_points` does; return 0 where there is no such state as `at`.
+
+    Args:
+        service: As there.
+        check: As there.
+        seed: As there.
+        states: As there.
+        at: As there.
+        again: Says how to try a state again, given the numbers of moment and state.
+    """
     count = 0
-    for moment, point in enumerate(await _points_of(service)):
+    with _seeded(Random(seed)):
+        points = await _points_of(service)
+    for moment, point in enumerate(points):
+        if at is not None and at[0] != moment:
+            continue
         for number, state in enumerate(_states_of(point.storage, states, seed + moment)):
-            if at is not None and at != (moment, number):
+            if at is not None and at[1] != number:
                 continue
             count += 1
             try:
-                await check(state, list(point.told))
+                with _seeded(Random(f"{seed}:{moment}:{number}")):
+                    await check(state, list(point.told))
             except BaseException as error:
+                how = "power cut" if number else "process killed"
                 error.add_note(
-                    f"crash at moment {moment}, {point.what}, after telling {list(point.told)}; state {number}\n"
-                    f"again: crash_points(service, check, seed={seed}, states={states}, at=({moment}, {number}))"
+                    f"crash at moment {moment}, {point.what}, after telling {list(point.told)}; state {number}, {how}\n"
+                    f"again: {again(moment, number)}"
                 )
                 raise
     return count
+
+
+@contextmanager
+def _seeded(rng: Random) -> Generator[None]:
+    def randbits(k: int) -> int:
+        return rng.getrandbits(k)
+
+    secrets.randbits = randbits
+    try:
+        yield
+    finally:
+        secrets.randbits = _randbits
 
 
 async def _points_of(service: Service) -> list[_Point]:
@@ -100,7 +170,7 @@ async def _points_of(service: Service) -> list[_Point]:
 
     def note_call() -> None:
         call, partition, blob, _ = storage.log[-1]
-        note(f"in the {call} of {partition} {blob}")
+        note(f"in the {call} of {partition}, blob {blob}")
 
     def tell(promise: Any) -> None:
         told.append(promise)

@@ -3,7 +3,7 @@
 Durability is the one rule that no test inside a process can see: that what was synced survives a power cut is for the
 author of the backend to prove.
 """
-# ruff: noqa: S311 - a test says by assert what it found, and random data are no secrets
+
 
 from __future__ import annotations
 

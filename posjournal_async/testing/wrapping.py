@@ -8,7 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from posjournal_async.storage.protocols import ReadsAtOnce, RemovesMany, WritesDurably
+from posjournal_async.storage.protocols import (
+    ReadsAtOnce,
+    RemovesMany,
+    WritesDurably,
+    check_blob_name,
+    check_partition_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -27,8 +33,8 @@ class Call:
     """One call of a storage, a blob or a lock.
 
     Attributes:
-        what: Its name: open, remove, remove_many, scan, lock, release, read_at, write_at, write_durably_at, resize, sync
-            or close.
+        what: Its name: open, remove, remove_many, scan, lock, release, read_at, write_at, write_durably_at, resize,
+            sync or close.
         partition: The partition it is about.
         name: The blob it is about, or None.
         names: The blobs that a removal of many is about.
@@ -73,6 +79,9 @@ class WrappedStorage:
 
     async def remove_many(self, partition: str, names: Sequence[bytes]) -> None:
         """Do what the wrapped storage does, or remove one after the other where it cannot remove many."""
+        check_partition_name(partition)
+        for name in names:
+            check_blob_name(name)
         inner = self.inner
 
         async def remove() -> None:

@@ -1,19 +1,15 @@
 """Any number of tasks use one journal at once, on one event loop; nobody else does."""
 
 # Files and processes are looked at while nothing else is to run.
-# ruff: noqa: ASYNC221, ASYNC222, ASYNC240
+# ruff: noqa: ASYNC222, ASYNC240
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import random
-import subprocess
-import sys
 import threading
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,19 +23,16 @@ from posjournal_async import (
     ItemPruned,
     Journal,
     JournalClosed,
-    JournalLocked,
     MemoryStorage,
 )
 from posjournal_async.testing import Call, GatedStorage, RecordingStorage
 from posjournal_async.testing.wrapping import is_data_sync
-from tests.handles import handles_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from posjournal_async import Storage
-
-CHECKOUT = Path(__file__).parents[2]
 
 IPS = 4
 SMALL = Config(partition="orders", items_per_section=IPS, codec=BytesCodec())
@@ -373,131 +366,6 @@ async def test_a_replay_of_a_journal_that_is_closed_raises() -> None:
         await anext(stream)
 
 
-# Any schedule.
-
-
-class Model:
-    """What a journal must be, if each call took effect at one moment between its beginning and its end.
-
-    Only one task prunes and rewinds; what another is told while it does so is compared with nothing.
-    """
-
-    def __init__(self, journal: Journal[bytes], chance: random.Random) -> None:
-        self.journal = journal
-        self.chance = chance
-        self.told: dict[int, bytes] = {}
-        self.cuts = 0  # beginnings and ends of cuts: odd while there is one
-        self.made = 0
-        self.last_of_task: dict[int, int] = {}
-
-    def is_cut_since(self, cuts: int) -> bool:
-        return cuts % 2 == 1 or self.cuts != cuts
-
-    async def act(self, task: int) -> None:
-        cuts = self.cuts
-        kind = self.chance.choice(
-            [self.append] * 5 + [self.append_many, self.read, self.replay, self.sync_data, self.sync]
-        )
-        try:
-            await kind(task, cuts)
-        except (ItemPruned, ItemOutOfRange):
-            assert self.is_cut_since(cuts)
-        await turns(self.chance.randrange(3))
-
-    async def append(self, task: int, cuts: int) -> None:
-        await self._append(task, cuts, 1)
-
-    async def append_many(self, task: int, cuts: int) -> None:
-        await self._append(task, cuts, 6)
-
-    async def _append(self, task: int, cuts: int, count: int) -> None:
-        items = [b"%d %d" % (task, self.made + number) for number in range(count)]
-        self.made += count
-        last = await (self.journal.append(items[0]) if count == 1 else self.journal.append_many(items))
-        if not self.is_cut_since(cuts):
-            positions = range(last + 1 - count, last + 1)
-            assert last > self.last_of_task.get(task, -1)
-            assert not set(positions) & set(self.told)
-            self.last_of_task[task] = last
-            self.told.update(zip(positions, items, strict=True))
-
-    async def read(self, _: int, cuts: int) -> None:
-        if self.told:
-            position = self.chance.choice(list(self.told))
-            expected = self.told[position]
-            assert await self.journal.read(position) == expected or self.is_cut_since(cuts)
-
-    async def replay(self, _: int, cuts: int) -> None:
-        start = self.journal.bounds().start
-        told = dict(self.told)
-        pairs = [pair async for pair in self.journal.replay(start, self.chance.randrange(1, 60))]
-        assert [position for position, _ in pairs] == list(range(start, start + len(pairs)))
-        if not self.is_cut_since(cuts):
-            assert set(told) - set(range(start)) <= set(dict(pairs))
-            assert all(self.told.get(position, item) == item for position, item in pairs)
-
-    async def sync_data(self, _: int, cuts: int) -> None:
-        size = self.journal.size()
-        await self.journal.sync_data()
-        assert self.journal.durable_size() >= size or self.is_cut_since(cuts)
-
-    async def sync(self, _: int, __: int) -> None:
-        await self.journal.sync()
-
-    async def cut(self) -> None:
-        journal = self.journal
-        self.cuts += 1
-        if self.chance.random() < 0.5:
-            await journal.prune(self.chance.randrange(journal.size() + 1))
-            self.told = {position: item for position, item in self.told.items() if position >= journal.bounds().start}
-        else:
-            size = self.chance.randrange(journal.bounds().start, journal.size() + 1)
-            self.told = {position: item for position, item in self.told.items() if position < size}
-            self.last_of_task.clear()
-            await journal.rewind(size)
-        self.cuts += 1
-        await turns(self.chance.randrange(6))
-
-
-@pytest.mark.parametrize("block", range(6))
-async def test_any_schedule_is_like_one_after_the_other(block: int) -> None:
-    """Whatever 2 to 6 tasks do at once, each sees one history, and a reopen finds that one (I1)."""
-    for seed in range(block * 50, block * 50 + 50):
-        chance = random.Random(seed)
-        storage = MemoryStorage()
-        config = Config(
-            partition="orders",
-            items_per_section=chance.choice([1, 3, 8, 100]),
-            codec=BytesCodec(),
-            write_buffer=chance.choice([1, 40, 10_000]),
-            max_open_blobs=chance.choice([1, 2, 64]),
-        )
-        journal = await opened(storage, config)
-        model = Model(journal, chance)
-
-        async def work(task: int, model: Model = model) -> None:
-            for _ in range(12):
-                await model.act(task)
-
-        async def cut(model: Model = model) -> None:
-            for _ in range(3):
-                await model.cut()
-
-        cutting = [cut()] if seed % 2 else []
-        await asyncio.gather(*(work(task) for task in range(chance.randrange(2, 7))), *cutting)
-        items = dict(zip(journal.bounds(), await all_items(journal), strict=True))
-        assert len(set(items.values())) == len(items)
-        for position in set(model.told) & set(items):
-            assert items[position] == model.told[position]
-        if not cutting:
-            assert items == model.told
-        bounds = journal.bounds()
-        await journal.close()
-        async with await opened(storage, config) as found:
-            assert found.bounds() == bounds
-            assert await all_items(found) == list(items.values())
-
-
 # Only where it was opened.
 
 CALLS: dict[str, Callable[[Journal[bytes]], Any]] = {
@@ -586,170 +454,3 @@ async def test_a_call_after_a_fork_raises_at_once(name: str, tmp_path: Path) -> 
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
-
-
-async def test_a_child_does_not_keep_the_lock(tmp_path: Path) -> None:
-    """A fork neither releases the lock of the parent nor takes part in it (F6)."""
-    journal = await opened(FileStorage(tmp_path))
-    go_on, wait = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:  # pragma: no cover - in the child
-        os.close(wait)
-        os.read(go_on, 1)
-        os._exit(0)
-    with pytest.raises(JournalLocked):
-        await opened(FileStorage(tmp_path))
-    await journal.close()
-    async with await opened(FileStorage(tmp_path)) as again:
-        assert again.size() == 0
-    os.close(wait)
-    os.close(go_on)
-    os.waitpid(child, 0)
-
-
-# Journals that nobody closes.
-
-
-def collected() -> None:
-    for _ in range(3):
-        gc.collect()
-
-
-async def test_a_journal_that_is_collected_warns_and_writes_nothing_more(tmp_path: Path) -> None:
-    """What was not synced is lost as in a crash; the descriptors are closed and the lock is free."""
-    storage = FileStorage(tmp_path)
-    journal = await opened(storage)
-    await journal.append_many([b"%d" % number for number in range(9)])
-    await journal.read(0)
-    await journal.sync_data()
-    await journal.append(b"not synced")
-    assert handles_below(tmp_path)
-    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-
-    with pytest.warns(ResourceWarning, match="unclosed journal 'orders'"):  # noqa: PT031 - going is what warns
-        del journal
-        collected()
-        storage._executor.shutdown()  # a thread lets go of a blob when it is done with it
-
-    await turns(20)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
-    assert not handles_below(tmp_path)
-    async with await opened(FileStorage(tmp_path)) as found:
-        assert await all_items(found) == [b"%d" % number for number in range(9)]
-
-
-async def test_a_journal_with_work_under_way_is_not_collected_before_it_is_done(tmp_path: Path) -> None:
-    """A sync that is waited for is finished though nobody else has the journal in hand."""
-
-    async def commit() -> None:
-        journal = await opened(FileStorage(tmp_path))
-        await journal.append(b"item")
-        syncing = asyncio.create_task(journal.sync_data())
-        await asyncio.sleep(0)
-        del journal
-        collected()
-        await syncing
-
-    with pytest.warns(ResourceWarning):  # noqa: PT031 - going is what warns
-        await commit()
-        collected()
-    async with await opened(FileStorage(tmp_path)) as found:
-        assert found.size() == 1
-
-
-def test_a_loop_that_is_closed_before_the_journal_leaves_a_lock_that_is_free(tmp_path: Path) -> None:
-    """The journal can only be dropped then; it warns, and another loop can open it again."""
-    kept: list[Journal[bytes]] = []
-
-    async def leave() -> None:
-        journal = await opened(FileStorage(tmp_path))
-        await journal.append(b"durable")
-        await journal.sync_data()
-        await journal.append(b"not synced")
-        kept.append(journal)
-
-    asyncio.run(leave())
-    assert type(outcome_of(CALLS["close"], kept[0])) is RuntimeError
-    with pytest.warns(ResourceWarning, match="unclosed journal"):  # noqa: PT031 - going is what warns
-        kept.clear()
-        collected()
-
-    async def look() -> list[bytes]:
-        async with await opened(FileStorage(tmp_path)) as journal:
-            return await all_items(journal)
-
-    assert asyncio.run(look()) == [b"durable"]
-
-
-EXITS = {
-    "after asyncio.run": "asyncio.run(use())",
-    "inside asyncio.run": "asyncio.run(use_and_exit())",
-    "with a loop that is never closed": "loop = asyncio.new_event_loop(); loop.run_until_complete(use())",
-    "with a sync under way": "loop = asyncio.new_event_loop(); loop.run_until_complete(use(True))",
-}
-
-EXITING = """
-import asyncio, sys
-from posjournal_async import *
-
-kept = []
-
-async def use(leave_a_sync=False):
-    journal = await Journal.init(Context(FileStorage({root!r})), Config(partition="orders", items_per_section=4))
-    kept.append(journal)
-    await journal.append_many(list(range(10)))
-    await journal.sync_data()
-    await journal.append(10)
-    if leave_a_sync:
-        asyncio.get_running_loop().create_task(journal.sync())
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-
-async def use_and_exit():
-    await use()
-    sys.exit(0)
-
-{how}
-print("done")
-"""
-
-
-@pytest.mark.parametrize("how", EXITS.values(), ids=EXITS)
-async def test_an_interpreter_exits_with_a_journal_open(how: str, tmp_path: Path) -> None:
-    """It neither hangs nor prints a traceback, and what was synced is there."""
-    program = EXITING.format(root=str(tmp_path), how=how)
-    ran = subprocess.run(
-        [sys.executable, "-W", "default", "-c", program],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    complaints = [line for line in ran.stderr.splitlines() if line and not line.startswith(" ")]
-    foreseen = ("ResourceWarning: unclosed", "Task was destroyed but it is pending!", "task: <Task pending")
-    assert [line for line in complaints if not any(word in line for word in foreseen)] == []
-    async with await Journal.init(
-        Context(FileStorage(tmp_path)), Config(partition="orders", items_per_section=4)
-    ) as found:
-        assert found.size() in {10, 11}
-
-
-async def test_abandoned_replays_leave_nothing_behind() -> None:
-    """A thousand streams that are dropped after an item leave no task and no handle, and the journal closes."""
-    journal = await opened(MemoryStorage(), Config(partition="orders", items_per_section=2, codec=BytesCodec()))
-    await journal.append_many([b"item %d" % number for number in range(20)])
-    before = asyncio.all_tasks()
-    for number in range(1_000):
-        stream = journal.replay(number % 20, 9)
-        assert (await anext(stream))[0] == number % 20
-        if number % 2:
-            await stream.aclose()
-        del stream
-    collected()
-    await turns(10)
-    assert not asyncio.all_tasks() - before
-    await journal.close()

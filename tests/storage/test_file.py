@@ -389,6 +389,15 @@ async def test_a_removal_is_synced_after_the_last_one(storage: FileStorage, root
 
 
 @needs_proc
+async def test_the_names_that_a_scan_returns_are_durable(storage: FileStorage, root: Path, synced: list[Path]) -> None:
+    """A process that was killed may have made them and not synced them: blob and partition (D5)."""
+    await write(storage, NAME)
+    synced.clear()
+    assert await storage.scan("p") == [NAME]
+    assert set(synced) == {root, root / "p"}
+
+
+@needs_proc
 async def test_a_sync_after_a_resize_flushes_the_length(storage: FileStorage, root: Path, synced: list[Path]) -> None:
     """Only fsync(2) is sure to flush a length that became shorter."""
     blob, _ = await storage.open("p", NAME)
