@@ -329,6 +329,16 @@ async def test_a_frame_of_exactly_the_largest_item_is_read(storage: Storage) -> 
         assert await journal.read(0) == bytes(2**20)
 
 
+async def test_a_frame_of_one_byte_more_than_the_largest_item_is_refused(storage: Storage) -> None:
+    """As a whole frame that ends where it should, and is too long all the same (F7)."""
+    config = config_of(max_item_size=100)
+    await (await filled(Context(storage), 1, config)).close()
+    await put_payload(storage, zstd.compress(bytes(101)), compressed=True)
+    async with await Journal.init(Context(storage), config) as journal:
+        with pytest.raises(CodecError):
+            await journal.read(0)
+
+
 async def test_a_smaller_limit_hides_larger_compressed_items_only(storage: Storage) -> None:
     """`max_item_size` may change: reading refuses what decompresses to more, and nothing else."""
     journal = await Journal.init(Context(storage), config_of(compression=3))
