@@ -6,7 +6,6 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
-from posjournal_async.errors import StorageError
 from posjournal_async.format.record import RecordFault, parse_records
 from posjournal_async.waiting import retrieve
 
@@ -139,11 +138,7 @@ class _Pieces:
         await asyncio.sleep(0)
         self._snapshot.check(position)
         while piece is None:
-            try:
-                piece = await (self._reader.fetch(section, at, wanted) if ahead is None else ahead)
-            except StorageError:
-                self._snapshot.check(position)  # the journal was closed meanwhile, and with it the blob
-                raise
+            piece = await (self._reader.fetch(section, at, wanted) if ahead is None else ahead)
             self._snapshot.check(position)
             ahead = None  # None came back: the section was cut, and is the last one again
         return piece

@@ -93,7 +93,8 @@ def _open_below(root: Path) -> list[str]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell how many states after a crash were tried, in all processes of the run together."""
-    reports = [report for found in terminalreporter.stats.values() for report in found]
+    found = [report for reports in terminalreporter.stats.values() for report in reports]
+    reports = [report for report in found if getattr(report, "when", None) == "call"]
     properties = [pair for report in reports for pair in getattr(report, "user_properties", ()) if pair[0] == STATES]
     if properties:
         terminalreporter.write_line(f"{STATES}: {sum(count for _, count in properties):,}")

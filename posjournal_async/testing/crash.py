@@ -317,7 +317,9 @@ class _CrashBlob:
         self._storage.check_power()
         if self._storage.fail_sync == self._partition:
             self._storage.fail_sync = None
-            file.pending = [change for change in file.pending if change.data is None]
+            kept = [change for change in file.pending if change.data is None]
+            file.settled += len(file.pending) - len(kept)
+            file.pending = kept
             raise StorageError(self._partition, self._name, errno.EIO, "sync")
         file.settle(covered)
 

@@ -32,7 +32,7 @@ SHORT = (
 LONGER = (*SHORT, "append", "append three", "sync data", "kill", "reset", "prune some", "destroy")
 
 # Ways of a power cut that are tried in one storage call of a sequence of one, two and three operations.
-WAYS = effort({1: 300, 2: 20, 3: 5}, {1: 1024, 2: 300, 3: 60})
+WAYS = effort({1: 200, 2: 16, 3: 4}, {1: 1024, 2: 300, 3: 60})
 
 # Blocks of random sequences, how many are in one, and of how many of their storage calls the crashes are tried.
 BLOCKS = 30
