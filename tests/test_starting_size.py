@@ -11,8 +11,11 @@ from posjournal_async import (
     ItemPruned,
     Journal,
     JsonCodec,
+    MemoryStorage,
     SizeOverflow,
+    StorageError,
 )
+from posjournal_async.testing import FaultyStorage
 from tests.journals import config_of, contents_of, filled, item_at, items_in, limits_of, reopened, streamed
 
 LARGEST = 2**64 - 1
@@ -246,3 +249,17 @@ async def test_a_range_that_starts_beyond_the_last_position_is_refused(context: 
         await Journal.init_sync(context, config_of(5), range(2**64 - 1, 2**64 + 5))
     async with await Journal.init(context, config_of(5)) as journal:
         assert await contents_of(journal) == items_in(range(12))
+
+
+@pytest.mark.parametrize("what", ["remove_many", "resize"])
+async def test_a_failure_inside_init_sync_is_the_one_that_is_told(what: str) -> None:
+    """What failed, not that the journal has failed by it; the lock is free, and the next try succeeds (F1)."""
+    storage = MemoryStorage()
+    journal = await filled(Context(storage), 18, config_of(5))
+    await journal.close()
+    faulty = FaultyStorage(storage, 1, only=lambda call: call.what == what)
+    with pytest.raises(StorageError):
+        await Journal.init_sync(Context(faulty), config_of(5), range(7, 12))
+    assert faulty.failures
+    async with await Journal.init_sync(Context(storage), config_of(5), range(7, 12)) as journal:
+        assert await contents_of(journal) == items_in(range(5, 12))
