@@ -172,9 +172,7 @@ class Writer:
         """
         if not is_last:
             self.check_sound()
-        turn = _Turn(self._loop.create_future(), operation=operation, is_last=is_last)
-        self._enqueue(turn)
-        return await turn.result
+        return await self._wait_for(_Turn(self._loop.create_future(), operation=operation, is_last=is_last))
 
     def shut(self) -> None:
         """Let nobody append any more without asking, and asking is refused by the journal: it is being closed."""
@@ -192,9 +190,10 @@ class Writer:
 
     def fail(self, cause: BaseException) -> None:
         """Refuse everything from now on. Everybody who waits gets the cause, those in the queue that it has failed."""
-        if self.failure is not None:
-            return
-        self.failure = cause
+        # All of it again when it has failed before: an interruption may have struck in here.
+        if self.failure is None:
+            self.failure = cause
+        cause = self.failure
         self._let_in()
         for waiters in (self._wait_data, self._wait_all):
             for _, future in waiters:
@@ -230,35 +229,45 @@ class Writer:
     def _kick(self) -> None:
         if self._task is None:
             self._task = self._loop.create_task(self._run(), name=f"posjournal writer of {self._partition}")
+            self._task.add_done_callback(self._ended)
 
     async def _run(self) -> None:
         """Do what there is to do, then end.
 
         Each pass does at most one commit and one exclusive operation, so neither keeps the other waiting for ever.
         """
-        try:
-            while self._has_work():
-                try:
-                    await self._pass()
-                except Exception as error:  # noqa: BLE001 - it is latched, and given to everybody it concerns
-                    self.fail(error)
-        except BaseException as error:
-            # The event loop is being torn down, or the program interrupted: what is on disk is for recovery to say.
-            self.fail(error)
-            for turn in self._turns:
-                refuse(turn.result, JournalFailed(self._partition, error))
-            self._turns.clear()
-            raise
-        finally:
-            self._task = None
-            if self._is_over:
-                self._turn_away()
+        while self._has_work():
+            try:
+                await self._pass()
+            except Exception as error:  # noqa: BLE001 - it is latched, and given to everybody it concerns
+                self.fail(error)
+        if self._is_over:
+            self._turn_away()
+        self._task = None
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Fail if the task did not end by itself: it was interrupted, or the event loop is being torn down.
+
+        Here and not in the task, so that there is no line of it at which an interruption goes unseen: what is on disk
+        is for recovery to say.
+        """
+        if task.cancelled():
+            cause: BaseException | None = asyncio.CancelledError()
+        else:
+            cause = task.exception()
+        if cause is None:
+            return
+        self._task = None
+        self.fail(cause)
+        for turn in self._turns:
+            refuse(turn.result, JournalFailed(self._partition, cause))
+        self._turns.clear()
 
     def _has_work(self) -> bool:
-        if self._is_over:
-            return False  # the files are closed, and may be somebody else's
         if self._turns:
             return True
+        if self._is_over:
+            return False  # the files are closed, and may be somebody else's
         return self.failure is None and (
             self._data.oldest.is_full
             or self._wanted_all > self._checkpoint.slot.durable
@@ -268,7 +277,7 @@ class Writer:
 
     async def _pass(self) -> None:
         data = self._data
-        if self.failure is None:
+        if self.failure is None and not self._is_over:
             if data.oldest.is_full:
                 await self._seal()
             elif self._wanted_all > self._checkpoint.slot.durable:
@@ -323,13 +332,13 @@ class Writer:
         async def sync_data() -> None:
             try:
                 self._became_durable(await self._data.write_durably(tail))
-            except Exception as error:  # noqa: BLE001 - raised below, as itself and not in a group
+            except BaseException as error:  # noqa: BLE001 - raised below, as itself and not in a group
                 failures.append(error)
 
         async def sync_offsets() -> None:
             try:
                 await self._offsets.sync(tail)
-            except Exception as error:  # noqa: BLE001 - raised below, as itself and not in a group
+            except BaseException as error:  # noqa: BLE001 - raised below, as itself and not in a group
                 failures.append(error)
 
         async with anyio.create_task_group() as both:
@@ -341,11 +350,12 @@ class Writer:
     async def _seal(self) -> None:
         """Commit the oldest section as a whole, and keep it for reading."""
         await self._commit_all()
-        tail = self._data.seal_oldest()
+        tail = self._data.oldest
         assert tail.blob is not None
         assert tail.index is not None
-        self._sealed.keep(SealedSection(tail.header, tail.blob, tail.starts, tail.end))
         await tail.index.close()
+        self._data.seal_oldest()
+        self._sealed.keep(SealedSection(tail.header, tail.blob, tail.starts, tail.end))
         self._metrics.count("sections_sealed", 1, self._label)
 
     async def _create(self, tail: Tail) -> None:
@@ -393,16 +403,15 @@ class Writer:
             turn = self._turns[0]
             if turn.payloads is None or not self._data.has_room_for(turn.length):
                 return
+            if not turn.result.done():  # else it was cancelled, and takes no position
+                try:
+                    resolve(turn.result, self._put(turn.payloads))
+                except SizeOverflow as overflow:
+                    refuse(turn.result, overflow)
+                except BaseException as error:
+                    refuse(turn.result, self._error_of(error))
+                    raise
             self._turns.popleft()
-            if turn.result.done():  # cancelled: it takes no position
-                continue
-            try:
-                resolve(turn.result, self._put(turn.payloads))
-            except SizeOverflow as overflow:
-                refuse(turn.result, overflow)
-            except BaseException as error:
-                refuse(turn.result, self._error_of(error))
-                raise
 
     async def _append_long(self, payloads: Sequence[Payload]) -> int:
         """Append a run that is too long for one go, slice by slice; it becomes visible as a whole."""
@@ -427,15 +436,19 @@ class Writer:
         if len(payloads) > _RUN_SLICE:
             last: int = await self.exclusively(lambda: self._append_long(payloads))
             return last
-        turn = _Turn(self._loop.create_future(), payloads, length)
-        self._enqueue(turn)
-        position: int = await turn.result
+        position: int = await self._wait_for(_Turn(self._loop.create_future(), payloads, length))
         return position
 
-    def _enqueue(self, turn: _Turn) -> None:
-        self._turns.append(turn)
-        self._let_in()
-        self._kick()
+    async def _wait_for(self, turn: _Turn) -> Any:
+        """Put a turn into the queue and return what comes of it; an interruption withdraws it, as cancelling does."""
+        try:
+            self._turns.append(turn)
+            self._let_in()
+            self._kick()
+            return await turn.result
+        except BaseException:
+            turn.result.cancel()
+            raise
 
     def _let_in(self) -> None:
         """Let appends go ahead without asking, unless there is a reason why they have to ask."""
@@ -483,7 +496,8 @@ class Writer:
     def _release(self, waiters: deque[tuple[int, asyncio.Future[None]]], size: int) -> int:
         count = 0
         while waiters and waiters[0][0] <= size:
-            resolve(waiters.popleft()[1], None)
+            resolve(waiters[0][1], None)
+            waiters.popleft()
             count += 1
         return count
 

@@ -186,9 +186,9 @@ class DataJournal:
         """Make the blob of a section, durably, before the first record is written to it."""
         tail.blob = await self.sections.create(tail.header)
 
-    def seal_oldest(self) -> Tail:
+    def seal_oldest(self) -> None:
         """Take the oldest section, full and durable, out of the unsealed ones."""
-        return self._tails.popleft()
+        self._tails.popleft()
 
     # Cutting.
 

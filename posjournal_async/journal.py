@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice, pairwise
@@ -27,6 +27,7 @@ from posjournal_async.errors import (
     JournalClosed,
     JournalFailed,
     SizeOverflow,
+    StorageError,
 )
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.opening import Opened, open_at_size, open_existing
@@ -40,7 +41,7 @@ from posjournal_async.tail import LARGEST_SIZE
 from posjournal_async.waiting import retrieve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Generator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
     from types import TracebackType
 
     from posjournal_async.payloads import Payload
@@ -139,6 +140,7 @@ class Journal(Generic[T]):
         self._snapshots: WeakSet[Snapshot] = WeakSet()
         self._reads_in_a_row = 0
         self._closing: asyncio.Task[None] | None = None
+        self._is_released = False
         _journals.add(self)
         if not opened.report.clean:
             context.metrics.count("recoveries", 1, context.label)
@@ -158,11 +160,7 @@ class Journal(Generic[T]):
             JournalLocked: Somebody has it open.
             StorageError: The storage failed.
         """
-        return await _opened(cls._init(context, config))
-
-    @classmethod
-    async def _init(cls, context: Context, config: Config[U]) -> Journal[U]:
-        return Journal(context, config, await open_existing(context, config))
+        return await _opened(partial(_assembled, context, config, open_existing))
 
     @classmethod
     async def init_at_size(cls, context: Context, config: Config[U], size: int) -> Journal[U]:
@@ -183,11 +181,7 @@ class Journal(Generic[T]):
         """
         if _count(size, "size") >= LARGEST_SIZE:
             raise SizeOverflow(size)
-        return await _opened(cls._init_at_size(context, config, size))
-
-    @classmethod
-    async def _init_at_size(cls, context: Context, config: Config[U], size: int) -> Journal[U]:
-        return Journal(context, config, await open_at_size(context, config, size))
+        return await _opened(partial(_assembled, context, config, partial(open_at_size, size=size)))
 
     @classmethod
     async def init_sync(cls, context: Context, config: Config[U], positions: range) -> Journal[U]:
@@ -213,18 +207,23 @@ class Journal(Generic[T]):
             raise ValueError(f"positions: expected a range of at least one position with step 1, found {positions}")
         if positions.start >= LARGEST_SIZE:
             raise SizeOverflow(positions.start)
-        journal = await cls.init(context, config)
+        return await _opened(partial(cls._init_sync, context, config, positions))
+
+    @classmethod
+    async def _init_sync(cls, context: Context, config: Config[U], positions: range) -> Journal[U]:
+        journal = await _assembled(context, config, open_existing)
         try:
             bounds = journal.bounds()
             if bounds.start <= positions.start < bounds.stop:
                 await journal.prune(positions.start)
                 await journal.rewind(min(positions.stop, bounds.stop))
                 return journal
-        except BaseException:
             await journal.close()
+        except BaseException:
+            with suppress(JournalFailed):  # the failure under way is the one to tell
+                await journal.close()
             raise
-        await journal.close()
-        return await cls.init_at_size(context, config, positions.start)
+        return await _assembled(context, config, partial(open_at_size, size=positions.start))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], **config: Any) -> Opening[Any]:
@@ -320,7 +319,7 @@ class Journal(Generic[T]):
                 return self._payloads.decode(payload, position)
 
     async def read_many(self, positions: Sequence[int]) -> list[T]:
-        """Return the items at strictly increasing positions; none for none.
+        """Return the items at strictly increasing positions, all of one history; none for none.
 
         Raises:
             ValueError: The positions do not increase.
@@ -334,7 +333,11 @@ class Journal(Generic[T]):
                 raise ValueError(f"positions: expected each to be larger than the one before, found {before}, {after}")
         for position in wanted[-1:] + wanted[:1]:
             self._check_readable(position)
-        return [await self.read(position) for position in wanted]
+        while True:
+            generation = self._data.generation
+            items = [await self.read(position) for position in wanted]
+            if generation == self._data.generation:
+                return items  # else a rewind came between: they may be of two histories
 
     def replay(self, start: int, buffer: int = _DEFAULT_BUFFER) -> AsyncGenerator[tuple[int, T], None]:
         """Stream the items from `start` to the size that the journal has now, each with its position.
@@ -502,9 +505,10 @@ class Journal(Generic[T]):
             StorageError: Something could not be made durable or released.
         """
         self._check_here()
-        if self._closing is None:
-            self._closing = self._end_with(self._close)
-        await asyncio.shield(self._closing)
+        closing = self._closing
+        if closing is None or (closing.done() and not self._is_released):  # the one before was interrupted
+            closing = self._end_with(self._close)
+        await asyncio.shield(closing)
 
     aclose = close
 
@@ -520,17 +524,31 @@ class Journal(Generic[T]):
         self._check_here()
         self._check_open()
         self._writer.check_sound()
-        self._closing = self._end_with(self._destroy)
-        await asyncio.shield(self._closing)
+        await asyncio.shield(self._end_with(self._destroy))
 
-    def _end_with(self, operation: Any) -> asyncio.Task[None]:
+    def _end_with(self, operation: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        # On record from the first moment on: what an interruption leaves undone here is done in the task.
+        self._closing = closing = self._loop.create_task(self._end(operation))
+        closing.add_done_callback(retrieve)
+        self._refuse_all()
+        return closing
+
+    def _refuse_all(self) -> None:
         self._writer.shut()
         self._lower_snapshots(0)
-        ending = self._loop.create_task(self._writer.exclusively(operation, is_last=True))
-        ending.add_done_callback(retrieve)
-        return ending
+
+    async def _end(self, operation: Callable[[], Awaitable[None]]) -> None:
+        self._refuse_all()
+        try:
+            await self._writer.exclusively(operation, is_last=True)
+        except Exception:
+            if not self._is_released:  # the writer was interrupted before, or while it released
+                await self._writer.exclusively(self._close, is_last=True)
+            raise
 
     async def _close(self) -> None:
+        if self._is_released:
+            return  # by a call before this one, whose caller was interrupted
         if self._writer.failure is None:
             try:
                 await self._writer.commit_all()
@@ -564,11 +582,19 @@ class Journal(Generic[T]):
                 stack.push_async_callback(blob.close)
 
     async def _release(self) -> None:
-        """Release everything, whatever fails; the lock last, when no file is open any more."""
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._lock.release)
-            stack.push_async_callback(self._checkpoint.close)
-            stack.push_async_callback(self._close_blobs)
+        """Release everything, whatever fails; the lock last, when no file is open any more.
+
+        Doing it again releases what an interruption left.
+        """
+        errors: list[Exception] = []
+        for release in (self._close_blobs, self._checkpoint.close, self._lock.release):
+            try:
+                await release()
+            except Exception as error:  # noqa: BLE001 - raised below, when everything was released
+                errors.append(error)
+        self._is_released = all(isinstance(error, StorageError) for error in errors)
+        if errors:
+            raise errors[0]
 
     async def __aenter__(self) -> Journal[T]:
         self._check_here()
@@ -670,25 +696,36 @@ def _count(value: int, what: str) -> int:
     return number
 
 
-async def _opened(opening: Coroutine[Any, Any, Journal[T]]) -> Journal[T]:
-    """Wait for an opening in a task of its own, so that cancelling cannot leave a lock or a file behind."""
-    task = asyncio.get_running_loop().create_task(opening)
+async def _assembled(
+    context: Context, config: Config[T], opened: Callable[[AsyncExitStack, Context, Config[T]], Awaitable[Opened]]
+) -> Journal[T]:
+    """Return a journal, or release everything again."""
+    stack = AsyncExitStack()
     try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        releasing = asyncio.get_running_loop().create_task(_release_when_open(task))
-        _releasing.add(releasing)
-        releasing.add_done_callback(_releasing.discard)
-        releasing.add_done_callback(retrieve)
+        return Journal(context, config, await opened(stack, context, config))
+    except BaseException:
+        await stack.aclose()
         raise
 
 
-async def _release_when_open(opening: asyncio.Task[Journal[T]]) -> None:
-    await (await opening).close()
+async def _opened(opening: Callable[[], Coroutine[Any, Any, Journal[T]]]) -> Journal[T]:
+    """Wait for an opening in a task of its own, so that cancelling cannot leave a lock or a file behind."""
+    task = None
+    try:
+        task = asyncio.get_running_loop().create_task(opening())
+        return await asyncio.shield(task)
+    except BaseException:
+        if task is not None:
+            task.add_done_callback(_close_unclaimed)
+        raise
 
 
-# Openings that were cancelled: the event loop alone would not keep their tasks alive.
-_releasing: set[asyncio.Task[None]] = set()
+def _close_unclaimed(opening: asyncio.Task[Journal[Any]]) -> None:
+    """Close a journal that nobody waits for any more. Nothing but the event loop refers to it: it may end with that."""
+    if not opening.cancelled() and opening.exception() is None:
+        journal = opening.result()
+        journal._end_with(journal._close)  # noqa: SLF001 - of this module
+
 
 # A forked child has copies of all journals, and none of the threads that work for them.
 _journals: WeakSet[Journal[Any]] = WeakSet()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ from posjournal_async.recovery import Expectation, RecoveryReport
 from posjournal_async.sections import Sections
 
 if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
     from posjournal_async.checkpoint import SlotFacts
     from posjournal_async.config import Config, Context
     from posjournal_async.storage.protocols import Blob, Lock
@@ -97,8 +98,8 @@ async def _locked(stack: AsyncExitStack, context: Context, config: Config[Any]) 
     async with anyio.create_task_group():
         pass
     partition = f"{config.partition}_checkpoint"
-    lock = await context.storage.lock(partition)
-    stack.push_async_callback(lock.release)
+    # In one line: an interruption between two would leave a lock that nobody releases.
+    stack.push_async_callback((lock := await context.storage.lock(partition)).release)
     blob, slots = await read_slots(context.storage, partition)
     stack.push_async_callback(blob.close)
     return lock, blob, slots

@@ -6,6 +6,7 @@ Reading changes no file. An index that leads nowhere is made anew in memory, and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption
@@ -76,13 +77,10 @@ class Reader:
         if tail is not None:
             found, start = await self._in_tail(tail, position)
         else:
-            sealed = await self._sealed.acquire(section)
-            if sealed is None:
+            look = await self._sealed.using(section, partial(self._in_sealed, position=position))
+            if look is None:
                 return None
-            try:
-                found, start = await self._in_sealed(sealed, position)
-            finally:
-                self._sealed.release(sealed)
+            found, start = look
         if found is None and generation == self._data.generation:
             raise self.corruption_at(position, start)
         return found
@@ -132,20 +130,21 @@ class Reader:
         tail = self._data.unsealed(section)
         if tail is not None:
             return Place(tail.header.salt, tail.bounds_of(position)[0])
-        sealed = await self._sealed.acquire(section)
-        if sealed is None:
+        look = await self._sealed.using(section, partial(self._place_in_sealed, position=position))
+        if look is None:
             return None
-        try:
-            if position == sealed.header.first:
-                return Place(sealed.header.salt, HEADER_LENGTH)
-            payload, start = await self._in_sealed(sealed, position)
-        finally:
-            self._sealed.release(sealed)
-        if payload is not None:
-            return Place(sealed.header.salt, start)
+        is_there, place = look
+        if is_there:
+            return place
         if generation == self._data.generation:
-            raise self.corruption_at(position, start)
+            raise self.corruption_at(position, place.start)
         return None
+
+    async def _place_in_sealed(self, sealed: SealedSection, position: int) -> tuple[bool, Place]:
+        if position == sealed.header.first:
+            return True, Place(sealed.header.salt, HEADER_LENGTH)
+        payload, start = await self._in_sealed(sealed, position)
+        return payload is not None, Place(sealed.header.salt, start)
 
     def fetch_at_once(self, section: int, start: int, length: int) -> bytes | None:
         """Return bytes of a section's records that are at hand, at most `length` of them; None if they are not.
@@ -176,10 +175,8 @@ class Reader:
                 return found
             assert tail.blob is not None
             return await tail.blob.read_at(start, min(length, tail.written - start))
-        sealed = await self._sealed.acquire(section)
-        if sealed is None:
-            return None
-        try:
-            return await sealed.blob.read_at(start, min(length, max(sealed.end - start, 0)))
-        finally:
-            self._sealed.release(sealed)
+        return await self._sealed.using(section, partial(_bytes_of, start=start, length=length))
+
+
+async def _bytes_of(sealed: SealedSection, start: int, length: int) -> bytes:
+    return await sealed.blob.read_at(start, min(length, max(sealed.end - start, 0)))

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from posjournal_async.errors import Corruption
 from posjournal_async.format.header import HEADER_LENGTH, Header
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.scan import scan_records
+from posjournal_async.sections import closed_on_error
 from posjournal_async.waiting import retrieve
 
 if TYPE_CHECKING:
-    from array import array
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from posjournal_async.offsets import OffsetsJournal
     from posjournal_async.sections import Sections
     from posjournal_async.storage.protocols import Blob
 
 __all__ = ["SealedSection", "SealedSections"]
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +39,7 @@ class SealedSection:
         end: Byte after the last record.
         is_scanned: Whether `starts` was found by parsing the data, not taken from the index.
         users: Readers that are at it; the blob is not closed before they are done.
-        is_retired: Whether the blob is to be closed when the last of them is done.
+        closing: The task that closes the blob, once there is one.
         read_at_once: How to read the blob without waiting; None where it cannot.
     """
 
@@ -44,8 +48,8 @@ class SealedSection:
     starts: array[int]
     end: int
     is_scanned: bool = False
-    users: int = 0
-    is_retired: bool = False
+    users: set[_Use] = field(default_factory=set["_Use"])
+    closing: asyncio.Task[None] | None = None
     read_at_once: Callable[[int, int], bytes | None] | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,15 +66,29 @@ class SealedSection:
         return None
 
 
+@dataclass(slots=True, eq=False)
+class _Use:
+    """One reader of a section, from before it asks until it is done.
+
+    Attributes:
+        opening: The opening that it waits for, or waited for.
+        sealed: The section that it was given.
+    """
+
+    opening: _Opening | None = None
+    sealed: SealedSection | None = None
+
+
 class _Opening:
-    """A section that is being opened, and how many readers wait for it."""
+    """A section that is being opened, the readers that wait for it, and whether it may have a handle already."""
 
-    __slots__ = ("sealed", "task", "waiters")
+    __slots__ = ("has_room", "task", "waiters")
 
-    def __init__(self) -> None:
-        self.task: asyncio.Task[SealedSection]
-        self.sealed: SealedSection | None = None
-        self.waiters = 0
+    def __init__(self, open_section: Callable[[_Opening], Coroutine[Any, Any, SealedSection]]) -> None:
+        self.waiters: set[_Use] = set()
+        self.has_room = False
+        # Last, so that the maker of this object has it on record before the task runs.
+        self.task = asyncio.get_running_loop().create_task(open_section(self))
 
 
 class SealedSections:
@@ -102,8 +120,6 @@ class SealedSections:
         self._openings: dict[int, _Opening] = {}
         # Every section with an open handle: kept, or retired and still in use or being closed.
         self._handles: set[SealedSection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._underway = 0
         # Set whenever a handle may have become free, for those who wait for room and for the end.
         self._has_changed = asyncio.Event()
         self._is_closed = False
@@ -115,67 +131,82 @@ class SealedSections:
             self._kept.move_to_end(section)
         return sealed
 
-    async def acquire(self, section: int) -> SealedSection | None:
-        """Return a sealed section that stays open until `release`, opening it if need be; None if there is none.
-
-        Nothing is awaited between asking whether it is and putting its opening on record, where `forget` finds it:
-        a section that is gone must not be opened, since opening makes a blob that is missing.
+    async def using(self, section: int, use: Callable[[SealedSection], Awaitable[T]]) -> T | None:
+        """Return what `use` makes of a sealed section, which stays open meanwhile; None if there is no such section.
 
         Raises:
             Corruption: The blob is not what was sealed.
         """
+        reader = _Use()
+        try:
+            try:
+                sealed = await self._acquire(section, reader)
+                return None if sealed is None else await use(sealed)
+            finally:
+                self._release(reader)
+        finally:
+            self._release(reader)  # an interruption may have struck in the first, and nobody else knows this reader
+
+    async def _acquire(self, section: int, reader: _Use) -> SealedSection | None:
+        """Return a sealed section that stays open until `_release`, opening it if need be; None if there is none.
+
+        Nothing is awaited between asking whether it is and putting its opening on record, where `forget` finds it:
+        a section that is gone must not be opened, since opening makes a blob that is missing.
+        """
         sealed = self.get(section)
         if sealed is not None:
-            sealed.users += 1
+            reader.sealed = sealed
+            sealed.users.add(reader)
             return sealed
         if self._is_closed or not self._is_sealed(section):
             return None
         opening = self._openings.get(section)
-        if opening is None:
-            opening = self._openings[section] = _Opening()
+        if opening is None or opening.task.done():  # done and on record: it failed, and was interrupted
             # Asked now: a prune may move the boundary beyond this section while it is being opened.
             first = self._first_of(section)
-            opening.task = asyncio.get_running_loop().create_task(self._open(section, first, opening))
-            opening.task.add_done_callback(retrieve)
-        opening.waiters += 1
-        try:
-            return await asyncio.shield(opening.task)
-        except BaseException:
-            opening.waiters -= 1
-            if opening.sealed is not None:  # it was opened for this reader too, which was cancelled then
-                self.release(opening.sealed)
-            raise
+            opening = self._openings[section] = _Opening(partial(self._open, section, first))
+            opening.task.add_done_callback(partial(self._was_opened, section))
+        reader.opening = opening
+        opening.waiters.add(reader)
+        return await asyncio.shield(opening.task)
 
-    def release(self, sealed: SealedSection) -> None:
-        """Say that one `acquire` is done with."""
-        sealed.users -= 1
+    def _release(self, reader: _Use) -> None:
+        """Let a reader go, if it is there. Doing it again does what an interruption left undone."""
+        if reader.opening is not None:
+            reader.opening.waiters.discard(reader)
+        sealed = reader.sealed
+        if sealed is None:
+            return
+        sealed.users.discard(reader)
         if not sealed.users:
             self._has_changed.set()
-            if sealed.is_retired:
+            if sealed in self._handles and self._kept.get(sealed.header.section) is not sealed:
                 self._close_soon(sealed)
+        reader.sealed = None
 
     def keep(self, sealed: SealedSection) -> None:
         """Keep a section that is open, and let go of the one that was used longest ago if there are too many."""
-        self._kept[sealed.header.section] = sealed
         self._handles.add(sealed)
+        self._kept[sealed.header.section] = sealed
         while len(self._kept) > self._most:
-            self._retire(next(iter(self._kept)))
+            self._retire(next(iter(self._kept.values())))
 
     async def take(self, section: int) -> SealedSection:
         """Return a sealed section whose blob belongs to the caller from now on; readers that are at it may finish."""
-        sealed = await self.acquire(section)
-        assert sealed is not None, "a section that is not sealed was taken"
-        sealed.users -= 1
+        taken = await self.using(section, self._hand_over)
+        assert taken is not None, "a section that is not sealed was taken"
+        return taken
+
+    async def _hand_over(self, sealed: SealedSection) -> SealedSection:
         # It may have been retired for want of room while this call waited, and even opened once more by another
         # reader. Nobody but the caller closes it from now on, and nobody finds another handle of a section that is cut.
-        sealed.is_retired = False
         self._handles.discard(sealed)
         self._has_changed.set()
-        kept = self._kept.get(section)
+        kept = self._kept.get(sealed.header.section)
         if kept is sealed:
-            del self._kept[section]
+            del self._kept[sealed.header.section]
         elif kept is not None:
-            self._retire(section)
+            self._retire(kept)
         return sealed
 
     async def forget(self, sections: Iterable[int]) -> None:
@@ -188,34 +219,49 @@ class SealedSections:
             if opening is not None:
                 await asyncio.wait([opening.task])
             if section in self._kept:
-                self._retire(section)
+                self._retire(self._kept[section])
 
     async def close(self) -> None:
         """Close everything, when those who are reading are done; nothing is opened any more."""
         self._is_closed = True
         await self.forget([*self._openings, *self._kept])
         while self._handles:
+            for sealed in self._handles:
+                self._retire(sealed)  # once more: an interruption may have struck in the first
             self._has_changed.clear()
             await self._has_changed.wait()
 
-    def _retire(self, section: int) -> None:
-        sealed = self._kept.pop(section)
-        sealed.is_retired = True
+    def _retire(self, sealed: SealedSection) -> None:
+        """Have a section closed when its readers are done, and let nobody find it any more."""
+        if self._kept.get(sealed.header.section) is sealed:
+            del self._kept[sealed.header.section]
         if not sealed.users:
             self._close_soon(sealed)
 
     def _close_soon(self, sealed: SealedSection) -> None:
-        closing = asyncio.get_running_loop().create_task(self._close(sealed))
-        self._tasks.add(closing)
-        closing.add_done_callback(self._tasks.discard)
-        closing.add_done_callback(retrieve)
+        if sealed.closing is None:
+            sealed.closing = asyncio.get_running_loop().create_task(self._close(sealed))
+            sealed.closing.add_done_callback(partial(self._was_closed, sealed))
 
     async def _close(self, sealed: SealedSection) -> None:
         try:
             await sealed.blob.close()
         finally:
-            self._handles.discard(sealed)
-            self._has_changed.set()
+            self._was_closed(sealed)
+
+    def _was_closed(self, sealed: SealedSection, closing: asyncio.Task[None] | None = None) -> None:
+        self._handles.discard(sealed)
+        self._has_changed.set()
+        if closing is not None:
+            retrieve(closing)
+
+    def _was_opened(self, section: int, opening: asyncio.Task[SealedSection]) -> None:
+        """Let those go on who wait for room, and take the opening off the record if it failed."""
+        known = self._openings.get(section)
+        if known is not None and known.task is opening:
+            del self._openings[section]
+        self._has_changed.set()
+        retrieve(opening)
 
     async def reindex(self, sealed: SealedSection) -> bool:
         """Find the records of a section whose index did not lead to one; say whether that is worth another try.
@@ -225,32 +271,26 @@ class SealedSections:
         if sealed.is_scanned:
             return False
         scan = await scan_records(sealed.blob, sealed.end, sealed.header)
+        count = len(scan.starts)
+        if count == len(sealed.starts):
+            sealed.starts, sealed.end = scan.starts, scan.end
+        else:  # a record is damaged: only the index leads to those behind it
+            sealed.starts = scan.starts + array("Q", [scan.end]) + sealed.starts[count + 1 :]
         sealed.is_scanned = True
-        if len(scan.starts) != len(sealed.starts):
-            return False  # a record is damaged; the index leads to those behind it
-        sealed.starts, sealed.end = scan.starts, scan.end
         return True
 
     async def _open(self, section: int, first: int, opening: _Opening) -> SealedSection:
-        try:
-            await self._wait_for_room()
-            self._underway += 1
-            try:
-                blob, length = await self._sections.open(section)
-                try:
-                    sealed = await self._read(section, first, blob, length)
-                except BaseException:
-                    await blob.close()
-                    raise
-            finally:
-                self._underway -= 1
-                self._has_changed.set()
-            opening.sealed = sealed
-            sealed.users = opening.waiters
-            self.keep(sealed)
-            return sealed
-        finally:
-            del self._openings[section]
+        await self._wait_for_room()
+        opening.has_room = True
+        blob, length = await self._sections.open(section)
+        async with closed_on_error(blob):
+            sealed = await self._read(section, first, blob, length)
+        for reader in opening.waiters:
+            reader.sealed = sealed
+        sealed.users |= opening.waiters
+        self.keep(sealed)
+        del self._openings[section]  # in this step: who comes later was not given the section
+        return sealed
 
     async def _wait_for_room(self) -> None:
         """Return when one more handle may be opened, letting go of one that nobody uses if need be.
@@ -258,11 +298,17 @@ class SealedSections:
         Readers use a handle for one read, and none while they wait here, so there will be one.
         """
         while len(self._handles) + self._underway >= self._most:
-            idle = next((section for section, sealed in self._kept.items() if not sealed.users), None)
+            # Also among those not kept any more: an interruption may have struck before they were closed.
+            idle = next((sealed for sealed in (*self._kept.values(), *self._handles) if not sealed.users), None)
             if idle is not None:
                 self._retire(idle)
             self._has_changed.clear()
             await self._has_changed.wait()
+
+    @property
+    def _underway(self) -> int:
+        """Handles that are being opened."""
+        return sum(opening.has_room and not opening.task.done() for opening in self._openings.values())
 
     async def _read(self, section: int, first: int, blob: Blob, length: int) -> SealedSection:
         partition = self._sections.partition

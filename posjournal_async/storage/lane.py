@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +13,23 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 __all__ = ["Lane"]
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A call in a lane.
+
+    Attributes:
+        call: What is to be called.
+        result: What its caller waits for.
+        making: The call as the executor has it; None before its turn.
+        is_awaited: Whether the lane will be told when it was made.
+    """
+
+    call: Callable[[], Any]
+    result: asyncio.Future[Any]
+    making: Future[Any] | None = None
+    is_awaited: bool = False
 
 
 class Lane:
@@ -24,50 +43,52 @@ class Lane:
     overtake.
     """
 
-    __slots__ = ("_calls", "_executor", "_is_busy", "_loop")
+    __slots__ = ("_calls", "_executor", "_loop")
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._loop = asyncio.get_running_loop()
-        self._calls: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
-        self._is_busy = False
+        self._calls: deque[_Call] = deque()
 
     def submit(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
         """Take the next place in the lane; the future gets what the call returns or raises."""
         result: asyncio.Future[Any] = self._loop.create_future()
-        self._calls.append((result, call))
-        if not self._is_busy:
-            self._start_next()
+        self._calls.append(_Call(call, result))
+        self._go_on()
         return result
 
-    def _start_next(self) -> None:
-        result, call = self._calls.popleft()
-        self._is_busy = True
-        try:
-            self._executor.submit(self._run, result, call)
-        except RuntimeError as error:  # the interpreter is shutting down and its threads are gone
-            self._finish(result, None, error)
+    def _go_on(self) -> None:
+        """Settle the call that was made, and have the next one made.
 
-    def _run(self, result: asyncio.Future[Any], call: Callable[[], Any]) -> None:
-        """Make the call (in the thread) and hand the outcome to the loop."""
-        value, error = None, None
+        What an interruption at any line leaves undone is done by doing all of it again.
+        """
+        while self._calls:
+            first = self._calls[0]
+            if first.making is None:
+                try:
+                    first.making = self._executor.submit(first.call)
+                except RuntimeError as error:  # the interpreter is shutting down and its threads are gone
+                    first.making = Future()
+                    first.making.set_exception(error)
+            if not first.making.done():
+                if not first.is_awaited:
+                    # Twice: a KeyboardInterrupt leaves a callback for good, and would leave the lane at a standstill.
+                    first.making.add_done_callback(self._was_made)
+                    first.making.add_done_callback(self._was_made)
+                    first.is_awaited = True
+                return
+            if not first.result.done():  # else its waiter was cancelled
+                failure = first.making.exception()
+                if failure is None:
+                    first.result.set_result(first.making.result())
+                else:
+                    first.result.set_exception(failure)
+            self._calls.popleft()
+
+    def _was_made(self, _: Future[Any]) -> None:
+        """Tell the loop (in the thread that made the call)."""
         try:
-            value = call()
-        except BaseException as raised:  # noqa: BLE001 - whatever it is, it belongs to the one who waits
-            error = raised
-        try:
-            self._loop.call_soon_threadsafe(self._finish, result, value, error)
+            self._loop.call_soon_threadsafe(self._go_on)
         except RuntimeError:
             # The loop is closed: nobody waits, and what is still in the lane must not run behind the loop's back.
             return
-
-    def _finish(self, result: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
-        self._is_busy = False
-        if self._calls:
-            self._start_next()
-        if result.done():  # its waiter was cancelled
-            return
-        if error is None:
-            result.set_result(value)
-        else:
-            result.set_exception(error)

@@ -37,7 +37,7 @@ class MemoryStorage:
 
     def __init__(self) -> None:
         self._partitions: dict[str, dict[bytes, bytearray]] = {}
-        self._locked: set[str] = set()
+        self._locked: dict[str, object] = {}
 
     async def open(self, partition: str, name: bytes) -> tuple[_MemoryBlob, int]:
         """Open a blob, creating it if it is missing; return it with its length in bytes.
@@ -138,18 +138,24 @@ class _MemoryBlob:
 
 
 class _MemoryLock:
-    def __init__(self, partition: str, locked: set[str]) -> None:
-        locked.add(partition)
+    """The lock of a partition, held until it is released or nobody has this object any more, as a `FileLock` is."""
+
+    def __init__(self, partition: str, locked: dict[str, object]) -> None:
         self._partition = partition
         self._locked = locked
-        self._is_held = True
+        self._key = locked[partition] = object()
+
+    def __del__(self) -> None:
+        self._let_go()
 
     async def release(self) -> None:
         """Let others take it. Releasing twice is fine, also when somebody else has it by then."""
-        if self._is_held:
-            self._is_held = False
-            self._locked.discard(self._partition)
+        self._let_go()
         await _let_others_run()
+
+    def _let_go(self) -> None:
+        if self._locked.get(self._partition) is self._key:
+            del self._locked[self._partition]
 
 
 async def _let_others_run() -> None:

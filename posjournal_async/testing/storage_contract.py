@@ -4,7 +4,6 @@ Durability is the one rule that no test inside a process can see: that what was 
 author of the backend to prove.
 """
 
-
 from __future__ import annotations
 
 import asyncio

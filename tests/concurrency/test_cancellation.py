@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
+import random
 import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import anyio
 import pytest
+from typing_extensions import override
 
 from posjournal_async import (
     BytesCodec,
@@ -25,10 +30,15 @@ from posjournal_async import (
     ItemPruned,
     Journal,
     JournalClosed,
+    JournalFailed,
     JournalLocked,
     MemoryStorage,
+    StorageError,
 )
-from posjournal_async.testing import GatedStorage
+from posjournal_async.journal import Opening
+from posjournal_async.testing import Call, GatedStorage, WrappedStorage
+from posjournal_async.testing.suspensions import StrikeAt
+from tests.effort import IS_LONG, effort
 from tests.format.writer import read_journal
 from tests.handles import handles_below
 
@@ -36,13 +46,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from posjournal_async import Storage
+    from posjournal_async.storage.protocols import Blob
+
+T = TypeVar("T")
 
 SMALL = Config(partition="orders", items_per_section=4, codec=BytesCodec(), max_open_blobs=1)
 NARROW = Config(partition="orders", items_per_section=4, codec=BytesCodec(), write_buffer=1)
 WIDE = Config(partition="orders", items_per_section=1_000, codec=BytesCodec(), write_buffer=4_096)
 
-# More turns of the event loop than any operation below takes on memory.
+# More turns of the event loop, and more suspensions and calls, than any operation below takes on memory.
 MOST_TURNS = 2_000
+
+# How long a thread may take on a machine under load.
+PATIENCE_SECONDS = 30
+
+# Farther in the future than any test runs.
+MANY_SECONDS = 1_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _only_what_is_new_is_collected() -> Iterator[None]:
+    """Make collecting cheap: it is done after each of many tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +139,10 @@ class Ledger:
                 assert found[position] == item
 
 
+async def append(journal: Journal[bytes], ledger: Ledger) -> None:
+    await ledger.append(journal)
+
+
 async def append_beyond_the_room(journal: Journal[bytes], ledger: Ledger) -> None:
     for _ in range(3):
         await ledger.append(journal)
@@ -121,12 +153,21 @@ async def append_the_last_of_a_section(journal: Journal[bytes], ledger: Ledger) 
         await ledger.append(journal)
 
 
-async def append_a_long_run(journal: Journal[bytes], ledger: Ledger) -> None:
-    await ledger.append_many(journal, 2_500)
-
-
 async def append_a_short_run_over_sections(journal: Journal[bytes], ledger: Ledger) -> None:
     await ledger.append_many(journal, 10)
+
+
+async def append_a_run_that_is_encoded_in_parts(journal: Journal[bytes], ledger: Ledger) -> None:
+    await ledger.append_many(journal, 600)
+
+
+async def append_a_long_run(journal: Journal[bytes], ledger: Ledger) -> None:
+    await ledger.append_many(journal, 1_100)
+
+
+async def read_the_tail(journal: Journal[bytes], ledger: Ledger) -> None:
+    for position in (12, 13):
+        assert await journal.read(position) == ledger.told[position][1]
 
 
 async def read_what_is_not_open(journal: Journal[bytes], ledger: Ledger) -> None:
@@ -153,6 +194,10 @@ async def sync_data(journal: Journal[bytes], _: Ledger) -> None:
     await journal.sync_data()
 
 
+async def commit(journal: Journal[bytes], _: Ledger) -> None:
+    await journal.commit()
+
+
 async def prune(journal: Journal[bytes], ledger: Ledger) -> None:
     ledger.boundary = 9
     await journal.prune(9)
@@ -161,6 +206,11 @@ async def prune(journal: Journal[bytes], ledger: Ledger) -> None:
 async def rewind(journal: Journal[bytes], ledger: Ledger) -> None:
     ledger.least = 6
     await journal.rewind(6)
+
+
+async def leave(journal: Journal[bytes], ledger: Ledger) -> None:
+    async with journal:
+        await ledger.append(journal)
 
 
 async def close(journal: Journal[bytes], _: Ledger) -> None:
@@ -175,79 +225,246 @@ async def destroy(journal: Journal[bytes], ledger: Ledger) -> None:
 Operation: TypeAlias = Callable[[Journal[bytes], Ledger], Coroutine[Any, Any, None]]
 
 OPERATIONS: dict[Operation, Config[bytes]] = {
+    append: SMALL,
     append_beyond_the_room: NARROW,
     append_the_last_of_a_section: SMALL,
-    append_a_long_run: WIDE,
     append_a_short_run_over_sections: SMALL,
+    append_a_run_that_is_encoded_in_parts: WIDE,
+    append_a_long_run: WIDE,
+    read_the_tail: SMALL,
     read_what_is_not_open: SMALL,
     read_many: SMALL,
     replay_in_small_pieces: SMALL,
     sync: SMALL,
     sync_data: SMALL,
+    commit: SMALL,
     prune: SMALL,
     rewind: SMALL,
+    leave: SMALL,
     close: SMALL,
     destroy: SMALL,
 }
+
+ENDINGS = {leave, close, destroy}
+
+
+# The device.
+
+
+class Device(WrappedStorage):
+    """A storage that answers when it is told to, and that looks how its handles are used.
+
+    Attributes:
+        moments: Beginnings and ends of calls so far.
+        at: Number of the moment, from 1, at which `strike` is called; 0 for none.
+        strike: What to do then.
+        misuses: What was closed or released although something was under way in it, or open below it.
+        failures: Calls that were answered with an error.
+        is_broken: Whether calls that would change something are.
+    """
+
+    def __init__(self, inner: Storage) -> None:
+        super().__init__(inner)
+        self.moments = 0
+        self.at = 0
+        self.strike: Callable[[], object] = lambda: None
+        self.misuses: list[str] = []
+        self.failures = 0
+        self.is_broken = False
+        self._answers = asyncio.Event()
+        self._answers.set()
+        self._under_way: Counter[Blob | bool | None] = Counter()
+        self._open: set[Blob] = set()
+
+    def stick(self) -> None:
+        """Answer nothing until `go_on`, neither to calls under way nor to those that come."""
+        self._answers.clear()
+
+    def go_on(self) -> None:
+        """Answer, and from now on at once."""
+        self._answers.set()
+
+    @override
+    async def around(self, call: Call, go_on: Callable[[], Awaitable[T]]) -> T:
+        if call.what == "close" and self._under_way[call.blob]:
+            self.misuses.append(f"{call} while a call on it is under way")
+        if call.what == "release" and (self._open or self._under_way.total() > self._under_way[True]):
+            self.misuses.append(f"{call} while something is open: {self._open} {self._under_way}")
+        holder = call.what == "lock" or call.blob  # who asks for the lock does not have it yet
+        self._under_way[holder] += 1
+        try:
+            await self._pause()
+            if self.is_broken and call.what in {"write_at", "sync", "resize", "remove"}:
+                self.failures += 1
+                raise StorageError(call.partition, call.name, errno.EIO, call.what)
+            result: Any = await go_on()
+            await self._pause()
+        finally:
+            self._under_way[holder] -= 1
+        if call.what == "open":
+            self._open.add(result[0])
+        elif call.what == "close":
+            self._open.discard(call.blob)
+        return result  # type: ignore[no-any-return]
+
+    async def _pause(self) -> None:
+        self.moments += 1
+        if self.moments == self.at:
+            self.strike()
+        await self._answers.wait()
 
 
 # How it is cancelled.
 
 
-async def after(turns: int, strike: Callable[[], object]) -> None:
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    strike()
+@dataclass
+class Strike:
+    """When an operation is struck, and what else happens then.
+
+    Attributes:
+        number: Number of the moment, from 1.
+        device: Strike when the storage is called or answers for this time; None for the suspensions of the operation.
+        also: What happens just before.
+        has_struck: Whether it was struck.
+    """
+
+    number: int
+    device: Device | None = None
+    also: Callable[[], object] = lambda: None
+    has_struck: bool = False
+
+    async def at(self, operation: Callable[[], Awaitable[None]], strike: Callable[[], object]) -> None:
+        """Do the operation, and strike it when it is time."""
+
+        def strike_now() -> None:
+            self.has_struck = True
+            self.also()
+            strike()
+
+        if self.device is None:
+            await StrikeAt(operation(), self.number, strike_now)
+            return
+        self.device.at, self.device.strike = self.device.moments + self.number, strike_now
+        try:
+            await operation()
+        finally:
+            self.device.at = 0
 
 
-async def by_cancel(operation: Awaitable[None], turns: int) -> bool:
-    """Cancel a task; say whether the operation was cut short."""
-    task = asyncio.ensure_future(operation)
-    await after(turns, task.cancel)
+async def by_cancel(operation: Callable[[], Awaitable[None]], strike: Strike) -> None:
+    """Cancel a task, which is to end at once and as cancelled."""
+    task = asyncio.ensure_future(strike.at(operation, lambda: task.cancel()))  # noqa: PLW0108 - there is none yet
     await asyncio.wait([task])
-    return task.cancelled() or task.result() is not None
+    assert not strike.has_struck or task.cancelled() or task.exception() is None
+    if not task.cancelled():
+        task.result()
 
 
-async def by_cancelling_twice(operation: Awaitable[None], turns: int) -> bool:
-    """Cancel a task, and again before it could see that, and again after it could."""
-    task = asyncio.ensure_future(operation)
-    await after(turns, task.cancel)
-    task.cancel()
-    await after(1, task.cancel)
+async def by_cancelling_twice(operation: Callable[[], Awaitable[None]], strike: Strike) -> None:
+    """Cancel a task, and again before it could see that."""
+    task = asyncio.ensure_future(strike.at(operation, lambda: (task.cancel(), task.cancel())))
     await asyncio.wait([task])
-    return task.cancelled() or task.result() is not None
+    if not task.cancelled():
+        task.result()
 
 
-async def by_timeout(operation: Awaitable[None], turns: int) -> bool:
+async def by_cancelling_again(operation: Callable[[], Awaitable[None]], strike: Strike) -> None:
+    """Cancel a task, and again in the next turn, when it may be cleaning up."""
+
+    def cancel() -> None:
+        task.cancel()
+        asyncio.get_running_loop().call_soon(lambda: asyncio.get_running_loop().call_soon(task.cancel))
+
+    task = asyncio.ensure_future(strike.at(operation, cancel))
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
+
+
+async def by_wait_for(operation: Callable[[], Awaitable[None]], strike: Strike) -> None:
+    """Let the time of `wait_for` run out."""
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    ahead = 0
+
+    def jump() -> None:
+        nonlocal ahead
+        ahead = 2 * MANY_SECONDS
+
+    with pytest.MonkeyPatch.context() as patch, suppress(TimeoutError):
+        patch.setattr(loop, "time", lambda: time() + ahead)
+        await asyncio.wait_for(strike.at(operation, jump), MANY_SECONDS)
+
+
+async def by_timeout(operation: Callable[[], Awaitable[None]], strike: Strike) -> None:
     """Let a deadline pass."""
 
-    async def within_a_timeout() -> bool:
-        try:
+    async def within_a_timeout() -> None:
+        with suppress(TimeoutError):
             async with asyncio.timeout(None) as timeout:
-                striking = asyncio.ensure_future(after(turns, lambda: timeout.reschedule(0)))
-                try:
-                    await operation
-                finally:
-                    striking.cancel()
-        except TimeoutError:
-            return True
-        return False
+                await strike.at(operation, lambda: timeout.reschedule(0))
 
-    return await asyncio.ensure_future(within_a_timeout())
+    await asyncio.ensure_future(within_a_timeout())
 
 
-async def by_scope(operation: Awaitable[None], turns: int) -> bool:
+class Abort(Exception):
+    """What a sibling raises."""
+
+
+async def by_a_sibling(operation: Callable[[], Awaitable[None]], strike: Strike) -> None:
+    """Let another task of the same group raise."""
+    alarm = asyncio.Event()
+
+    async def sibling() -> None:
+        await alarm.wait()
+        raise Abort
+
+    with suppress(asyncio.CancelledError):
+        try:
+            async with asyncio.TaskGroup() as group:
+                raising = group.create_task(sibling())
+                working = group.create_task(strike.at(operation, alarm.set))
+                working.add_done_callback(lambda _: None if strike.has_struck else raising.cancel())
+        except* Abort:
+            assert strike.has_struck
+
+
+async def by_scope(operation: Callable[[], Awaitable[None]], strike: Strike) -> None:
     """Cancel a scope of anyio, which cancels what it holds again and again until it has left."""
     with anyio.CancelScope() as scope:
-        striking = asyncio.ensure_future(after(turns, scope.cancel))
-        try:
-            await operation
-        finally:
-            striking.cancel()
-    return scope.cancelled_caught
+        await strike.at(operation, scope.cancel)
 
 
-WAYS = [by_cancel, by_cancelling_twice, by_timeout, by_scope]
+Way: TypeAlias = Callable[[Callable[[], Awaitable[None]], Strike], Coroutine[Any, Any, None]]
+
+WAYS: list[Way] = [
+    by_cancel,
+    by_cancelling_twice,
+    by_cancelling_again,
+    by_wait_for,
+    by_timeout,
+    by_a_sibling,
+    by_scope,
+]
+
+
+async def turns(count: int) -> None:
+    """Let the event loop go round a number of times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def soon(operation: Coroutine[Any, Any, T]) -> T:
+    """Return what an operation returns, which has to come although the storage may not answer."""
+    task = asyncio.ensure_future(operation)
+    for _ in range(MOST_TURNS):
+        if task.done():
+            return task.result()
+        await asyncio.sleep(0)
+    # Unless it waits for a thread of a storage that does answer.
+    await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+    assert task.done(), "nothing happens"
+    return task.result()
 
 
 async def neighbour(journal: Journal[bytes], ledger: Ledger) -> None:
@@ -269,43 +486,90 @@ async def opened_again(storage: Storage, config: Config[bytes]) -> Journal[bytes
     pytest.fail("the lock is not released")
 
 
-async def cut_short(operation: Operation, way: Any, turns: int, neighbours: int, storage: Storage) -> bool:
-    """Cancel an operation, use the journal on, open it again and check; say whether it was cancelled in time."""
-    ledger = Ledger(OPERATIONS[operation])
-    journal = await Journal.init(Context(storage), ledger.config)
-    await ledger.append_many(journal, 14)
-    others = [asyncio.create_task(neighbour(journal, ledger)) for _ in range(neighbours)]
+ANSWERS = ["before", "after", "at the close"]
 
-    was_cut = await way(operation(journal, ledger), turns)
+
+@dataclass(frozen=True)
+class Case:
+    """How an operation is cancelled.
+
+    Attributes:
+        operation: What is cancelled.
+        way: How.
+        by_suspension: Whether moments are suspensions of the operation, or else calls of the storage and their ends.
+        neighbours: Tasks that use the journal meanwhile.
+        answer: When the storage answers what is under way: "before", "after" the strike, or "at the close".
+    """
+
+    operation: Operation
+    way: Way
+    by_suspension: bool
+    neighbours: int
+    answer: str
+
+    def __str__(self) -> str:
+        moment = "suspension" if self.by_suspension else "call"
+        return f"{self.operation.__name__}-{self.way.__name__}-{moment}-{self.neighbours}-{self.answer}"
+
+
+def cases() -> list[Case]:
+    """Return what is tried: ordinarily a part of all combinations, always the same."""
+    circumstances = list(product(WAYS, (True, False), (0, 3), ANSWERS))
+    rng = random.Random(1)
+    return [
+        Case(operation, *circumstance)
+        for operation in OPERATIONS
+        for circumstance in (circumstances if IS_LONG else rng.sample(circumstances, 4))
+    ]
+
+
+async def cut_short(case: Case, number: int, inner: Storage) -> bool:
+    """Cancel an operation, use the journal on, open it again and check; say whether it was cancelled in time."""
+    device = Device(inner)
+    ledger = Ledger(OPERATIONS[case.operation])
+    journal = await Journal.init(Context(device), ledger.config)
+    await ledger.append_many(journal, 14)
+    others = [asyncio.create_task(neighbour(journal, ledger)) for _ in range(case.neighbours)]
+    strike = Strike(number, None if case.by_suspension else device)
+    if case.answer != "before":
+        strike.also = device.stick
+
+    await soon(case.way(partial(case.operation, journal, ledger), strike))
+    if case.answer == "at the close" and strike.has_struck:
+        closing = asyncio.create_task(journal.close())
+        await turns(20)
+        assert not closing.done()
+        device.go_on()
+        await soon(asyncio.wait_for(closing, None))
+    device.go_on()
     await asyncio.gather(*others)
 
-    if operation not in {close, destroy}:
+    if journal._closing is None:
         await journal.prune(0)  # removes nothing, but comes after what goes on behind the scenes
         await ledger.check(journal)
         ledger.told = [pair async for pair in journal.replay(journal.bounds().start)]
         ledger.least = None
         await ledger.append(journal)
         await journal.sync_data()
-        await journal.close()
-    with suppress(JournalClosed):  # a cancelled close may not have begun
-        await journal.close()
-    found = await opened_again(storage, ledger.config)
+    await journal.close()
+    found = await opened_again(device, ledger.config)
     await ledger.check(found)
     await ledger.append(found)
     await found.close()
-    return bool(was_cut)
+    assert not device.misuses
+    return strike.has_struck
 
 
-@pytest.mark.parametrize("neighbours", [0, 3], ids=["alone", "beside three tasks"])
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("operation", OPERATIONS)
-async def test_an_operation_cancelled_anywhere_leaves_a_sound_journal(
-    operation: Operation, way: Any, neighbours: int
-) -> None:
-    """Whenever it is cancelled, nothing told is lost, nothing is written twice, and the journal works on (C1, C4)."""
-    for turns in range(MOST_TURNS):
-        if not await cut_short(operation, way, turns, neighbours, MemoryStorage()):
-            assert turns > 0
+@pytest.mark.parametrize("case", cases(), ids=str)
+async def test_an_operation_cancelled_anywhere_leaves_a_sound_journal(case: Case) -> None:
+    """Whenever it is cancelled, nothing told is lost, nothing is written twice, and the journal works on (C1 to C4)."""
+    for number in range(1, MOST_TURNS):
+        try:
+            has_struck = await cut_short(case, number, MemoryStorage())
+        except BaseException as error:
+            error.add_note(f"moment {number}")
+            raise
+        if not has_struck:
             return
     pytest.fail("the operation does not complete")
 
@@ -315,10 +579,59 @@ async def test_an_operation_on_files_cancelled_anywhere_leaves_a_sound_journal(
     operation: Operation, tmp_path: Path
 ) -> None:
     """The same holds where the work goes on in a thread, and no descriptor is left (C1, C3)."""
-    for turns in range(0, 60, 3):
-        await cut_short(operation, by_cancel, turns, 2, FileStorage(tmp_path / str(turns)))
+    for number in range(1, MOST_TURNS, effort(5, 1)):
+        case = Case(operation, by_cancel, by_suspension=False, neighbours=2, answer="before")
+        if not await cut_short(case, number, FileStorage(tmp_path / str(number))):
+            break
     gc.collect()
     assert not handles_below(tmp_path)
+
+
+async def append_durably(journal: Journal[bytes]) -> None:
+    await journal.append(b"item")
+    await journal.sync()
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [append_beyond_the_room, append_the_last_of_a_section, append_a_long_run, sync, sync_data, prune, rewind],
+)
+@pytest.mark.parametrize("by_suspension", [True, False], ids=["suspension", "call"])
+async def test_a_failure_after_the_cancellation_is_not_lost(operation: Operation, by_suspension: bool) -> None:  # noqa: FBT001
+    """If the work that goes on fails, the journal has failed, and what was durable is there (C2, F1)."""
+    fates = set()
+    for number in range(1, MOST_TURNS):
+        device = Device(MemoryStorage())
+        ledger = Ledger(OPERATIONS[operation])
+        journal = await Journal.init(Context(device), ledger.config)
+        await ledger.append_many(journal, 14)
+        strike = Strike(number, None if by_suspension else device)
+
+        def break_down(device: Device = device) -> None:
+            device.is_broken = True
+
+        strike.also = break_down
+        await soon(by_cancel(partial(operation, journal, ledger), strike))
+        if not strike.has_struck:
+            await journal.close()
+            break
+        await all_others_end()
+        has_failed = device.failures > 0
+        fates.add(has_failed)
+        ledger.told = ledger.told[: journal.durable_size()]
+        with pytest.raises(JournalFailed) if has_failed else nullcontext():
+            await journal.prune(0)
+        with pytest.raises((JournalFailed, StorageError)):
+            await append_durably(journal)
+        with pytest.raises(JournalFailed):
+            await journal.close()
+        device.is_broken = False
+        found = await opened_again(device, ledger.config)
+        await ledger.check(found)
+        await found.close()
+        assert not device.misuses
+    assert fates
+    assert by_suspension or True in fates
 
 
 # Opening.
@@ -336,30 +649,60 @@ async def init_sync(storage: Storage) -> None:
     await (await Journal.init_sync(Context(storage), SMALL, range(5, 12))).close()
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("opening", [init, init_at_size, init_sync])
-async def test_an_opening_cancelled_anywhere_frees_the_lock_and_loses_nothing(opening: Any, way: Any) -> None:
-    """What was asked for has happened or not, and the next one can open (C3, C4)."""
-    outcomes = {init: [range(14)], init_at_size: [range(14), range(33, 33)], init_sync: [range(14), range(4, 14)]}
-    outcomes[init_sync].append(range(4, 12))
-    for turns in range(MOST_TURNS):
-        storage = MemoryStorage()
-        items = [b"item %d" % number for number in range(14)]
-        async with await Journal.init(Context(storage), SMALL) as journal:
+async def enter(storage: Storage) -> None:
+    async with Opening(Context(storage), SMALL):
+        pass
+
+
+OPENINGS = [init, init_at_size, init_sync, enter]
+OPENING_CASES = list(product(OPENINGS, WAYS, ["before", "after"], [True, False]))
+
+
+@pytest.mark.parametrize(
+    ("opening", "way", "answer", "by_suspension"),
+    OPENING_CASES if IS_LONG else random.Random(2).sample(OPENING_CASES, 16),
+)
+async def test_an_opening_cancelled_anywhere_frees_the_lock_and_loses_nothing(
+    opening: Any,
+    way: Way,
+    answer: str,
+    by_suspension: bool,  # noqa: FBT001
+) -> None:
+    """What was asked for has happened or not, the caller is free at once, and the next one can open (C3, C4)."""
+    outcomes = {
+        init: [range(14)],
+        enter: [range(14)],
+        init_at_size: [range(14), range(33, 33)],
+        init_sync: [range(14), range(4, 14), range(4, 12)],
+    }
+    for number in range(1, MOST_TURNS):
+        device = Device(MemoryStorage())
+        items = [b"item %d" % position for position in range(14)]
+        async with await Journal.init(Context(device), SMALL) as journal:
             await journal.append_many(items)
-        was_cut = await way(opening(storage), turns)
-        found = await opened_again(storage, SMALL)
+        strike = Strike(number, None if by_suspension else device)
+        if answer == "after":
+            strike.also = device.stick
+        await soon(way(partial(opening, device), strike))
+        device.go_on()
+        found = await opened_again(device, SMALL)
         bounds = found.bounds()
-        assert bounds in outcomes[opening] if was_cut else bounds == outcomes[opening][-1]
+        assert bounds in outcomes[opening] if strike.has_struck else bounds == outcomes[opening][-1]
         assert [item async for _, item in found.replay(bounds.start)] == items[bounds.start : bounds.stop]
         await found.close()
-        if not was_cut:
-            assert turns > 5
+        assert not device.misuses
+        if not strike.has_struck:
+            assert number > 1
             return
     pytest.fail("the opening does not complete")
 
 
 # Waiting for a device that takes its time.
+
+
+async def cancelled_later(scope: anyio.CancelScope) -> None:
+    await turns(20)
+    scope.cancel()
 
 
 @pytest.mark.parametrize("operation", [append_the_last_of_a_section, sync, sync_data, prune, rewind, close, destroy])
@@ -372,12 +715,12 @@ async def test_cancelling_stops_the_waiting_at_once(operation: Operation) -> Non
     await journal.prune(0)
     storage.hold(lambda call: call.what in {"sync", "write_at"})
     with anyio.CancelScope() as scope:
-        waiting = asyncio.ensure_future(after(20, scope.cancel))
+        waiting = asyncio.ensure_future(cancelled_later(scope))
         await operation(journal, ledger)
     await waiting
     assert scope.cancelled_caught
     assert len(storage.held) == 1
-    await after(5, lambda: None)
+    await turns(5)
     assert not getattr(asyncio.get_running_loop(), "_ready"), "somebody polls"  # noqa: B009 - private
 
     storage.let_all_go()
@@ -415,7 +758,7 @@ async def test_a_cancelled_sync_goes_on() -> None:
     await asyncio.wait([syncing])
     assert journal.durable_size() == 0
     storage.let_all_go()
-    await after(20, lambda: None)
+    await turns(20)
     assert journal.durable_size() == 1
     await journal.close()
 

@@ -92,9 +92,10 @@ async def test_storages_share_nothing(storage: MemoryStorage) -> None:
 
 async def test_a_held_lock_names_its_holder(storage: MemoryStorage) -> None:
     """It can only be this process."""
-    await storage.lock("p")
+    held = await storage.lock("p")
     with pytest.raises(JournalLocked) as raised:
         await storage.lock("p")
+    await held.release()
     assert (raised.value.partition, raised.value.holder) == ("p", os.getpid())
 
 
