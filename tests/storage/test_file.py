@@ -807,3 +807,34 @@ def line_of(process: subprocess.Popen[str]) -> str:
 def outcome_of(script: str, root: Path) -> str:
     with python(script, root) as process:
         return line_of(process)
+
+
+async def test_a_lock_that_comes_when_its_caller_was_cancelled_is_free_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when the garbage is collected that the cancelled call has left (C4, F6)."""
+    storage = FileStorage(tmp_path, threads=1)
+    entered, goes = threading.Event(), threading.Event()
+    really_flock = fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        entered.set()
+        assert goes.wait(60)
+        really_flock(fd, operation)
+
+    gc.disable()
+    try:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        locking = asyncio.create_task(storage.lock("p"))
+        assert await asyncio.to_thread(entered.wait, 60)
+        locking.cancel()
+        await asyncio.wait([locking])
+        monkeypatch.undo()
+        goes.set()
+        await storage.scan("p")  # on the one thread there is: the lock has been taken by then
+        for _ in range(10):
+            await asyncio.sleep(0)
+        lock = await storage.lock("p")
+        await lock.release()
+    finally:
+        gc.enable()
