@@ -856,7 +856,8 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 async def all_others_end() -> None:
     """Wait for what goes on behind the scenes."""
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
-        await asyncio.wait(others)
+        done, _ = await asyncio.wait(others, timeout=PATIENCE_SECONDS)
+        assert done, f"these go on for ever: {others}"
 
 
 @pytest.mark.parametrize("operation", [append_the_last_of_a_section, sync, sync_data, prune, rewind])
