@@ -239,9 +239,12 @@ class Loop:
 
     def turn(self) -> None:
         """Run what is ready: also what would stop the loop since the operation was done when the strike came."""
-        self.loop.call_soon(self.loop.stop)
-        with suppress(KeyboardInterrupt):
+        stopping = self.loop.call_soon(self.loop.stop)
+        try:
             self.loop.run_forever()
+        except KeyboardInterrupt:  # of a task: what is ready is ready still
+            stopping.cancel()
+            self.turn()
 
     def end(self) -> None:
         """Cancel what runs and run until it is done, as `asyncio.run` does in the end."""
