@@ -1,9 +1,9 @@
 """Crash in every storage call of every short sequence of operations, recover, and hold the result against an oracle.
 
-A state is a storage as one crash leaves it, other than all those before it in its sequence. Each is opened under the
-ordering monitor and held against the oracle, loses all that the recovery has not made durable, and is opened again:
-same files. For some of them each storage call inside the recovery is crashed in turn, and for some the first append
-after it; what these leave are states too.
+A state is a storage as one crash leaves it, and what is allowed at that moment; one that has been tried in its sequence
+is not tried again. Each is opened under the ordering monitor and held against the oracle, loses all that the recovery
+has not made durable, and is opened again: same files. For some of them each storage call inside the recovery is crashed
+in turn, and for some the first append after it; what these leave are states too.
 
 The seeds are fixed. An ordinary run tries more than 100,000 states and says how many at its end; a long one,
 `python3 run.py long tests/recovery/test_crash_points.py`, more than 1,000,000.
@@ -32,12 +32,12 @@ SHORT = (
 LONGER = (*SHORT, "append", "append three", "sync data", "kill", "reset", "prune some", "destroy")
 
 # Ways of a power cut that are tried in one storage call of a sequence of one, two and three operations.
-WAYS = effort({1: 200, 2: 16, 3: 4}, {1: 1024, 2: 300, 3: 60})
+WAYS = effort({1: 250, 2: 24, 3: 5}, {1: 1024, 2: 300, 3: 60})
 
 # Blocks of random sequences, how many are in one, and of how many of their storage calls the crashes are tried.
 BLOCKS = 30
 SEQUENCES = 10
-SHARE = effort(0.1, 1.0)
+SHARE = effort(0.13, 1.0)
 
 
 class Checker:
@@ -59,7 +59,8 @@ class Checker:
             if self._rng.random() >= share:
                 continue
             for way, (name, state) in enumerate(crashes(photo, ways, self._rng)):
-                key = hash((frozenset(state.tree().items()), name == "killed", call))
+                # What a kill leaves is more than can be read: what is pending stays so.
+                key = hash((frozenset(state.tree().items()), id(allowed), call if name == "killed" else None))
                 if key in self._seen:
                     continue
                 self._seen.add(key)
@@ -196,7 +197,7 @@ def test_a_crash_in_any_call_of_a_long_history_leaves_what_is_allowed(
         count = 0
         for seed in range(block * SEQUENCES, (block + 1) * SEQUENCES):
             rng = random.Random(seed)
-            operations = ["append past a section", *rng.choices(LONGER, k=rng.randrange(8, 25))]
+            operations = ["append past a section", *rng.choices(LONGER, k=rng.randrange(7, 24))]
             count += await crash_in(
                 operations,
                 1,
