@@ -27,19 +27,18 @@ import anyio
 
 from posjournal_async.data import PIECE
 from posjournal_async.errors import JournalClosed, JournalFailed, SizeOverflow
-from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.sealed import SealedSection
 from posjournal_async.tail import LARGEST_SIZE
 from posjournal_async.waiting import refuse, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from posjournal_async.checkpoint import Checkpoint
     from posjournal_async.config import Context
     from posjournal_async.data import DataJournal
     from posjournal_async.offsets import OffsetsJournal
-    from posjournal_async.payloads import Payload
+    from posjournal_async.payloads import Run
     from posjournal_async.sealed import SealedSections
     from posjournal_async.tail import Tail
 
@@ -55,15 +54,13 @@ class _Turn:
 
     Attributes:
         result: What the caller waits for.
-        payloads: Items to append as soon as there is room for all of them; None for an exclusive operation.
-        length: Bytes of their records.
+        run: What to append as soon as there is room for all of it; None for an exclusive operation.
         operation: The exclusive operation.
         is_last: Whether it releases the journal, and so is carried out whatever has happened.
     """
 
     result: asyncio.Future[Any]
-    payloads: Sequence[Payload] | None = None
-    length: int = 0
+    run: Run | None = None
     operation: Callable[[], Awaitable[Any]] | None = None
     is_last: bool = False
 
@@ -97,6 +94,7 @@ class Writer:
         self._partition = partition
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
+        self._new_future: Callable[[], asyncio.Future[None]] = self._loop.create_future
         self.durable = durable
         self.failure: BaseException | None = None
         # Sizes that somebody asked for, and those who wait for them. The size stays asked for when all of them were
@@ -113,7 +111,7 @@ class Writer:
 
     # What callers ask for.
 
-    async def append(self, payloads: Sequence[Payload]) -> int:
+    async def append(self, run: Run) -> int:
         """Append items as one run, waiting for room or for a turn if need be; return the position of the last.
 
         Sections that this fills are sealed on return.
@@ -123,16 +121,15 @@ class Writer:
             JournalFailed: The journal failed before.
         """
         self.check_sound()
-        length = sum(len(payload) for payload, _ in payloads) + RECORD_HEAD_LENGTH * len(payloads)
-        if self._turns or len(payloads) > _RUN_SLICE or not self._data.has_room_for(length):
-            last = await self._take_turn(payloads, length)
+        if self._turns or len(run) > _RUN_SLICE or not self._data.has_room_for(run.length):
+            last = await self._take_turn(run)
         else:
-            last = self._put(payloads)
-            if len(self._data.tail.buffer) >= PIECE:
+            last = self._put(run)
+            if self._data.tail.unhanded >= PIECE:
                 self._kick()
                 await asyncio.sleep(0)  # a loop of appends that never wait would starve everybody else
         sealed = (last + 1) // self._data.items_per_section * self._data.items_per_section
-        if sealed > last + 1 - len(payloads):
+        if sealed > last + 1 - len(run):
             waiter = self.sealed(sealed)
             if waiter is not None:
                 await waiter
@@ -144,6 +141,7 @@ class Writer:
         """Return what to await until the section that ends at `size` is sealed; None if it is."""
         if self._checkpoint.slot.durable >= size:
             return None
+        self.check_sound()
         return self._waiter(self._wait_all, size)
 
     def data_durable(self) -> asyncio.Future[None] | None:
@@ -153,8 +151,16 @@ class Writer:
         size = self._data.size
         if self.durable >= size:
             return None
-        self._wanted_data = max(self._wanted_data, size)
-        return self._waiter(self._wait_data, size)
+        # As max() and `_waiter`, without the calls: this is done for each durable append.
+        if size > self._wanted_data:  # noqa: PLR1730
+            self._wanted_data = size
+        if self._is_over:
+            raise JournalClosed(self._partition)
+        future = self._new_future()
+        self._wait_data.append((size, future))
+        if self._task is None:
+            self._kick()
+        return future
 
     def all_durable(self) -> asyncio.Future[None] | None:
         """Return what to await until everything appended so far is durable, indexed and vouched for; None if it is."""
@@ -272,7 +278,7 @@ class Writer:
             self._data.oldest.is_full
             or self._wanted_all > self._checkpoint.slot.durable
             or self._wanted_data > self.durable
-            or len(self._data.oldest.buffer) >= PIECE
+            or self._data.oldest.unhanded >= PIECE
         )
 
     async def _pass(self) -> None:
@@ -284,7 +290,7 @@ class Writer:
                 await self._commit_all()
             elif self._wanted_data > self.durable:
                 await self._commit_data()
-            elif len(data.oldest.buffer) >= PIECE or self._is_room_wanted():
+            elif data.oldest.unhanded >= PIECE or self._is_room_wanted():
                 await self._write()
             self._admit()
         if self._turns and self._turns[0].operation is not None:
@@ -294,20 +300,20 @@ class Writer:
     def _is_room_wanted(self) -> bool:
         """Whether the first in the queue is an append that does not fit beside what waits to be written."""
         turn = self._turns[0] if self._turns else None
-        return turn is not None and turn.payloads is not None and not self._data.has_room_for(turn.length)
+        return turn is not None and turn.run is not None and not self._data.has_room_for(turn.run.length)
 
     async def _write(self) -> None:
         """Hand what is buffered to the storage."""
         tail = self._data.oldest
         await self._create(tail)
-        self._metrics.count("bytes_written", len(tail.buffer), self._label)
+        self._metrics.count("bytes_written", tail.unhanded, self._label)
         await self._data.write(tail)
 
     async def _commit_data(self) -> None:
         """Make what is buffered durable: one write, one fsync, whoever waits for it."""
         tail = self._data.oldest
         await self._create(tail)
-        self._metrics.count("bytes_written", len(tail.buffer), self._label)
+        self._metrics.count("bytes_written", tail.unhanded, self._label)
         self._became_durable(await self._data.write_durably(tail))
 
     async def _commit_all(self) -> None:
@@ -317,7 +323,7 @@ class Writer:
         if size == self._checkpoint.slot.durable:
             return
         await self._create(tail)
-        self._metrics.count("bytes_written", len(tail.buffer), self._label)
+        self._metrics.count("bytes_written", tail.unhanded, self._label)
         await self._sync_both(tail)
         await self._checkpoint.store(durable=size, boundary=self._checkpoint.slot.boundary)
         self._release(self._wait_all, size)
@@ -383,12 +389,12 @@ class Writer:
 
     # Appends.
 
-    def _put(self, payloads: Sequence[Payload]) -> int:
-        size = self._data.size + len(payloads)
+    def _put(self, run: Run) -> int:
+        size = self._data.size + len(run)
         if size > LARGEST_SIZE:
             raise SizeOverflow(size)
         try:
-            last = self._data.append_run(payloads)
+            last = self._data.append_run(run)
             if self._data.oldest.is_full:
                 self._kick()
             self._let_in()
@@ -401,11 +407,11 @@ class Writer:
         """Let appends in that wait, in their order, as far as there is room."""
         while self._turns:
             turn = self._turns[0]
-            if turn.payloads is None or not self._data.has_room_for(turn.length):
+            if turn.run is None or not self._data.has_room_for(turn.run.length):
                 return
             if not turn.result.done():  # else it was cancelled, and takes no position
                 try:
-                    resolve(turn.result, self._put(turn.payloads))
+                    resolve(turn.result, self._put(turn.run))
                 except SizeOverflow as overflow:
                     refuse(turn.result, overflow)
                 except BaseException as error:
@@ -413,18 +419,17 @@ class Writer:
                     raise
             self._turns.popleft()
 
-    async def _append_long(self, payloads: Sequence[Payload]) -> int:
+    async def _append_long(self, run: Run) -> int:
         """Append a run that is too long for one go, slice by slice; it becomes visible as a whole."""
-        size = self._data.size + len(payloads)
+        size = self._data.size + len(run)
         if size > LARGEST_SIZE:
             raise Refusal(SizeOverflow(size))
         last = -1
         self._data.hold_size()
         try:
-            for start in range(0, len(payloads), _RUN_SLICE):
-                part = payloads[start : start + _RUN_SLICE]
-                length = sum(len(payload) for payload, _ in part) + RECORD_HEAD_LENGTH * len(part)
-                while not self._data.has_room_for(length):
+            for start in range(0, len(run), _RUN_SLICE):
+                part = run.part(start, start + _RUN_SLICE)
+                while not self._data.has_room_for(part.length):
                     await (self._seal() if self._data.oldest.is_full else self._write())
                 last = self._put(part)
                 await asyncio.sleep(0)
@@ -432,11 +437,11 @@ class Writer:
             self._data.show_size()
         return last
 
-    async def _take_turn(self, payloads: Sequence[Payload], length: int) -> int:
-        if len(payloads) > _RUN_SLICE:
-            last: int = await self.exclusively(lambda: self._append_long(payloads))
+    async def _take_turn(self, run: Run) -> int:
+        if len(run) > _RUN_SLICE:
+            last: int = await self.exclusively(lambda: self._append_long(run))
             return last
-        position: int = await self._wait_for(_Turn(self._loop.create_future(), payloads, length))
+        position: int = await self._wait_for(_Turn(self._loop.create_future(), run))
         return position
 
     async def _wait_for(self, turn: _Turn) -> Any:
@@ -469,11 +474,9 @@ class Writer:
         return twin
 
     def _waiter(self, waiters: deque[tuple[int, asyncio.Future[None]]], size: int) -> asyncio.Future[None]:
-        if self.failure is not None:
-            self.check_sound()
         if self._is_over:
             raise JournalClosed(self._partition)
-        future: asyncio.Future[None] = self._loop.create_future()
+        future = self._new_future()
         waiters.append((size, future))
         if self._task is None:
             self._kick()
@@ -496,8 +499,10 @@ class Writer:
     def _release(self, waiters: deque[tuple[int, asyncio.Future[None]]], size: int) -> int:
         count = 0
         while waiters and waiters[0][0] <= size:
-            resolve(waiters[0][1], None)
-            waiters.popleft()
+            future = waiters[0][1]
+            if not future.done():
+                future.set_result(None)
+            waiters.popleft()  # after it was answered: nobody is forgotten by an interruption
             count += 1
         return count
 

@@ -7,21 +7,23 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from posjournal_async.format.header import Header, Kind
-from posjournal_async.storage.protocols import WritesDurably
 from posjournal_async.tail import LARGEST_SIZE, Tail
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from posjournal_async.payloads import Payload
+    from posjournal_async.payloads import Run
     from posjournal_async.sections import Sections
     from posjournal_async.storage.protocols import Blob
 
 __all__ = ["PIECE", "DataJournal"]
 
 # Bytes buffered before the writer is called: large enough that a hop to a thread costs nothing beside them, small
-# enough # that a loop of appends gives way to other tasks every millisecond or so.
+# enough that a loop of appends gives way to other tasks every millisecond or so.
 PIECE = 128 * 1024
+
+# Records made in one go, for the same reason where items are small.
+_MOST_PENDING = 2_048
 
 
 class DataJournal:
@@ -34,6 +36,7 @@ class DataJournal:
         items_per_section: Positions in a section.
         tail: The section that the next record goes into.
         boundary: The pruning boundary: no position below it exists.
+        settled: Positions below it exist, down to the boundary; those of full sections, so that `size` is seldom asked.
         generation: How often items were discarded from the end: who finds it changed looks again.
     """
 
@@ -63,6 +66,7 @@ class DataJournal:
         self._landed = self.tail.end
         self._is_open = False
         self._held_size: int | None = None
+        self.settled = self.tail.first
         self.generation = 0
 
     # Sizes, in items and in bytes.
@@ -71,7 +75,7 @@ class DataJournal:
     def size(self) -> int:
         """Position that the next append gets, as seen from outside: a run of appends under way does not show."""
         tail = self.tail
-        return tail.header.first + len(tail.starts) if self._held_size is None else self._held_size
+        return tail.first + len(tail.starts) if self._held_size is None else self._held_size
 
     @property
     def oldest(self) -> Tail:
@@ -114,9 +118,12 @@ class DataJournal:
         if not is_open or LARGEST_SIZE - tail.size <= PIECE:  # a piece holds fewer items than bytes
             tail.limit = 0
             return
+        if tail.end - tail.framed >= PIECE or len(tail.pending) >= _MOST_PENDING:
+            tail.frame()  # while it is little: all of a large write buffer at once would hold up the event loop
         room = self._write_buffer - self.waiting
         piece = tail.handed + PIECE
         tail.limit = min(tail.end + room, piece if tail.end < piece else tail.end + PIECE)
+        tail.most = min(tail.stop - tail.first - 1, len(tail.starts) - len(tail.pending) + _MOST_PENDING)
 
     def hold_size(self) -> None:
         """Show the size as it is now until `show_size`: what is appended meanwhile becomes visible as one."""
@@ -125,28 +132,23 @@ class DataJournal:
     def show_size(self) -> None:
         """Show everything that was appended."""
         self._held_size = None
+        self.settled = self.tail.first
 
     # Appending: synchronous, no await from taking a position to buffering its bytes.
 
-    def append(self, payload: bytes, is_compressed: bool = False) -> int:  # noqa: FBT001, FBT002 - called for each item
-        """Add a record and return its position. Whether there is room for it is the caller's to know."""
-        position = self.tail.append(payload, is_compressed)
-        if position + 1 == self.tail.stop:
-            self.open_next()
-        return position
-
-    def append_run(self, payloads: Sequence[Payload]) -> int:
+    def append_run(self, run: Run) -> int:
         """Add records one after the other, over as many sections as it takes, and return the position of the last."""
-        position = -1
         start = 0
-        while start < len(payloads):
+        while True:
             tail = self.tail
             stop = start + tail.stop - tail.size
-            position = tail.append_run(payloads[start:stop])
+            is_whole = start == 0 and stop >= len(run)
+            position = tail.append_run(run if is_whole else run.part(start, stop))
             start = stop
             if position + 1 == tail.stop:
                 self.open_next()
-        return position
+            if stop >= len(run):
+                return position
 
     def open_next(self) -> None:
         """Let appends go on in the next section; the full one stays until it is sealed."""
@@ -155,6 +157,8 @@ class DataJournal:
         self.tail = self._new_tail(full.stop)
         self._landed += self.tail.end  # where it begins is no record's byte
         self._tails.append(self.tail)
+        if self._held_size is None:
+            self.settled = self.tail.first
         self.let_in(is_open=self._is_open)
 
     # Writing: one call at a time, by the writer.
@@ -162,7 +166,7 @@ class DataJournal:
     async def write(self, tail: Tail) -> None:
         """Write what is buffered of a section; the blob has been created."""
         assert tail.blob is not None
-        if tail.buffer:
+        if tail.unhanded:
             await tail.blob.write_at(tail.written, tail.take_off())
             self._landed += tail.land()
 
@@ -170,11 +174,13 @@ class DataJournal:
         """Write what is buffered of a section and make all of it durable; return the size that is durable then."""
         assert tail.blob is not None
         blob = tail.blob
+        # As isinstance(blob, WritesDurably), which takes longer than all else of a commit that is done here.
+        write_durably_at = getattr(blob, "write_durably_at", None)
         size = tail.size
-        if not tail.buffer:
+        if not tail.unhanded:
             await blob.sync()
-        elif isinstance(blob, WritesDurably):
-            await blob.write_durably_at(tail.written, tail.take_off())
+        elif write_durably_at is not None:
+            await write_durably_at(tail.written, tail.take_off())
             self._landed += tail.land()
         else:
             await blob.write_at(tail.written, tail.take_off())
@@ -196,6 +202,7 @@ class DataJournal:
         """Go on at `size`, in `tail` or in a section that is to be created. Nothing may wait to be written."""
         self.generation += 1
         self.tail = self._new_tail(size) if tail is None else tail
+        self.settled = self.tail.first
         self._tails = deque([self.tail])
         self._appended_before = 0
         self._landed = self.tail.end

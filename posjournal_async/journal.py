@@ -31,7 +31,7 @@ from posjournal_async.errors import (
 )
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.opening import Opened, open_at_size, open_existing
-from posjournal_async.payloads import Payloads
+from posjournal_async.payloads import Payloads, joined
 from posjournal_async.reader import Reader
 from posjournal_async.removal import Removal
 from posjournal_async.replay import Snapshot, replay, replay_batches
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
     from types import TracebackType
 
-    from posjournal_async.payloads import Payload
+    from posjournal_async.payloads import Payload, Run
     from posjournal_async.recovery import RecoveryReport
 
 __all__ = ["Journal"]
@@ -54,8 +54,10 @@ U = TypeVar("U")  # of the class methods: a bare `Journal` is a `Journal[Any]`, 
 
 _DEFAULT_BUFFER = 256 * 1024
 
-# Items encoded or read between two looks at the event loop, in a call that takes many.
-_BATCH = 256
+# Items encoded or read between two looks at the event loop: a millisecond or so.
+_ENCODED = 1_024
+_COMPRESSED = 128
+_READ = 256
 
 
 class Journal(Generic[T]):
@@ -97,7 +99,9 @@ class Journal(Generic[T]):
         self._offsets = opened.offsets
         slot = opened.checkpoint.slot
         self._payloads = Payloads(config)
-        self._encode = self._payloads.encode
+        self._encode = None if self._payloads.takes_bytes else config.codec.encode
+        self._plain = self._payloads.plain
+        self._batch = _ENCODED if config.compression is None else _COMPRESSED
         self._data = DataJournal(
             opened.sections,
             journal_id=slot.journal_id,
@@ -252,19 +256,32 @@ class Journal(Generic[T]):
         """
         if get_ident() != self._thread or not self._is_running():
             self._check_here()
-        payload = self._encode(item)
-        # The straight way, one synchronous step: nothing is in the way, there is room, and the section does not get
-        # full. Writer.append does the same with all questions asked.
-        tail = self._data.tail
-        data, is_compressed = payload
-        if tail.end + RECORD_HEAD_LENGTH + len(data) <= tail.limit and len(tail.starts) < tail.last:
+        data: Any = item
+        if self._encode is not None:
             try:
-                return tail.append(data, is_compressed)
-            except BaseException as error:
-                self._writer.fail(error)
-                raise
+                data = self._encode(item)
+            except Exception as error:
+                raise self._payloads.refusal(error) from error
+        # The straight way, one synchronous step: nothing is in the way, there is room, and the section does not get
+        # full. Writer.append does the same with all questions asked, and Tail.append_run adds a run as this adds one.
+        if type(data) is bytes:
+            tail = self._data.tail
+            starts = tail.starts
+            count = len(starts)
+            length = len(data)
+            end = tail.end + RECORD_HEAD_LENGTH + length
+            if end <= tail.limit and count < tail.most and length <= self._plain:
+                try:
+                    starts.append(tail.end)
+                    tail.pending.append(data)
+                    tail.end = end
+                except BaseException as error:
+                    self._writer.fail(error)
+                    raise
+                return tail.first + count
+        run = self._payloads.encode([item]) if self._encode is None else self._payloads.checked([data])
         self._check_open()
-        return await self._writer.append([payload])
+        return await self._writer.append(run)
 
     async def append_many(self, items: Iterable[T]) -> int:
         """Append items at consecutive positions and return the last one.
@@ -278,17 +295,17 @@ class Journal(Generic[T]):
         """
         self._check_here()
         self._check_open()
-        payloads: list[Payload] = []
+        runs: list[Run] = []
         rest = iter(items)
-        while batch := [self._encode(item) for item in islice(rest, _BATCH)]:
-            payloads += batch
-            if len(batch) < _BATCH:
+        while batch := list(islice(rest, self._batch)):
+            runs.append(self._payloads.encode(batch))
+            if len(batch) < self._batch:
                 break  # a short run is appended in the order of the calls: nothing is awaited before
             await asyncio.sleep(0)
-        if not payloads:
+        if not runs:
             raise EmptyAppend
         self._check_open()
-        return await self._writer.append(payloads)
+        return await self._writer.append(joined(runs))
 
     # Reading.
 
@@ -307,16 +324,14 @@ class Journal(Generic[T]):
         if type(position) is not int or position < 0:
             position = _count(position, "position")
         self._reads_in_a_row += 1
-        if self._reads_in_a_row % _BATCH == 0:
+        if self._reads_in_a_row % _READ == 0:
             await asyncio.sleep(0)  # a loop of reads that never wait would starve everybody else
-        while True:
-            if not self._data.boundary <= position < self._data.size or self._closing or self._writer.failure:
-                self._check_readable(position)
-            payload = self._reader.payload_at_once(position)
+        payload = self._payload_at_once(position)
+        while payload is None:
+            payload = await self._reader.payload(position)
             if payload is None:
-                payload = await self._reader.payload(position)
-            if payload is not None:
-                return self._payloads.decode(payload, position)
+                payload = self._payload_at_once(position)  # the section was removed or cut: look again
+        return self._payloads.decode(payload, position)
 
     async def read_many(self, positions: Sequence[int]) -> list[T]:
         """Return the items at strictly increasing positions, all of one history; none for none.
@@ -335,9 +350,25 @@ class Journal(Generic[T]):
             self._check_readable(position)
         while True:
             generation = self._data.generation
-            items = [await self.read(position) for position in wanted]
+            items: list[T] = []
+            for count, position in enumerate(wanted, 1):
+                payload = self._payload_at_once(position)
+                items.append(await self.read(position) if payload is None else self._payloads.decode(payload, position))
+                if count % _READ == 0:
+                    await asyncio.sleep(0)
             if generation == self._data.generation:
                 return items  # else a rewind came between: they may be of two histories
+
+    def _payload_at_once(self, position: int) -> Payload | None:
+        """Return the payload of a position that can be read, or None if it is not at hand.
+
+        Raises:
+            PositionError, JournalClosed, JournalFailed: It cannot be read.
+        """
+        # The usual case first; what is not settled may exist all the same, and `_check_readable` knows.
+        if not self._data.boundary <= position < self._data.settled or self._closing or self._writer.failure:
+            self._check_readable(position)
+        return self._reader.payload_at_once(position)
 
     def replay(self, start: int, buffer: int = _DEFAULT_BUFFER) -> AsyncGenerator[tuple[int, T], None]:
         """Stream the items from `start` to the size that the journal has now, each with its position.

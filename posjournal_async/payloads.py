@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Generic, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from posjournal_async.codecs import BytesCodec
 from posjournal_async.errors import CodecError, ItemTooLarge
+from posjournal_async.format.record import RECORD_HEAD_LENGTH
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -13,12 +17,12 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from posjournal_async.config import Config
     from posjournal_async.format.record import Records
 
-__all__ = ["Payload", "Payloads"]
+__all__ = ["Payload", "Payloads", "Run", "joined"]
 
 T = TypeVar("T")
 
@@ -30,37 +34,105 @@ _SMALLEST_WINDOW_LOG = 10
 _LARGEST_WINDOW_LOG = 31
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Payloads that get consecutive positions.
+
+    Attributes:
+        payloads: The payloads.
+        compressed: Indices in `payloads` of those that are compressed, ascending.
+        lengths: Bytes of the record of each.
+        length: Bytes of all records.
+    """
+
+    payloads: list[bytes]
+    compressed: Sequence[int]
+    lengths: list[int]
+    length: int
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    def part(self, start: int, stop: int) -> Run:
+        """Return those from index `start` up to index `stop`, which is not included."""
+        lengths = self.lengths[start:stop]
+        compressed = [index - start for index in self.compressed if start <= index < stop]
+        return Run(self.payloads[start:stop], compressed, lengths, sum(lengths))
+
+
+def joined(runs: Sequence[Run]) -> Run:
+    """Return one or more runs as one."""
+    if len(runs) == 1:
+        return runs[0]
+    payloads: list[bytes] = []
+    compressed: list[int] = []
+    lengths: list[int] = []
+    for run in runs:
+        compressed += [len(payloads) + index for index in run.compressed]
+        payloads += run.payloads
+        lengths += run.lengths
+    return Run(payloads, compressed, lengths, sum(run.length for run in runs))
+
+
 class Payloads(Generic[T]):
     """Encodes and decodes the items of one journal, as its configuration says."""
 
     def __init__(self, config: Config[T]) -> None:
         self._codec = config.codec
+        self._encode = config.codec.encode
         self._decode = config.codec.decode
         self._limit = config.max_item_size
         self._compression = config.compression
+        # Whether what is bytes already is its own payload, so that nobody need be called for it.
+        codec: object = config.codec
+        self.takes_bytes = type(codec) is BytesCodec
+        # Longest payload that is stored as the codec made it, without a further look.
+        self.plain = self._limit if config.compression is None else -1
         window_log = min(max(self._limit.bit_length(), _SMALLEST_WINDOW_LOG), _LARGEST_WINDOW_LOG)
         self._options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: window_log}
 
-    def encode(self, item: T) -> Payload:
-        """Return the payload of an item.
+    def encode(self, items: list[T]) -> Run:
+        """Return the payloads of one or more items.
 
         Raises:
-            CodecError: The codec refused the item.
-            ItemTooLarge: It is longer than the limit, before compression.
+            CodecError: The codec refused an item.
+            ItemTooLarge: One is longer than the limit, before compression.
         """
         try:
-            payload = self._codec.encode(item)
+            payloads = items if self.takes_bytes and _are_bytes(items) else list(map(self._encode, items))
         except Exception as error:
-            raise CodecError(self._codec.name, "encode", _reason_of(error)) from error
-        if not isinstance(payload, bytes):
-            raise CodecError(self._codec.name, "encode", f"expected bytes, found {type(payload).__name__}")
-        if len(payload) > self._limit:
-            raise ItemTooLarge(len(payload), self._limit)
-        if self._compression is not None:
+            raise self.refusal(error) from error
+        return self.checked(payloads)
+
+    def checked(self, payloads: list[Any]) -> Run:
+        """Return what the codec made of items as a run of payloads. Raises as `encode`."""
+        if not _are_bytes(payloads):
+            payloads = [self._bytes_of(payload) for payload in payloads]
+        lengths = [len(payload) + RECORD_HEAD_LENGTH for payload in payloads]
+        length = sum(lengths)
+        if length > self._limit:  # else none of them is
+            for payload in payloads:
+                if len(payload) > self._limit:
+                    raise ItemTooLarge(len(payload), self._limit)
+        if self._compression is None:
+            return Run(payloads, (), lengths, length)
+        compressed: list[int] = []
+        for index, payload in enumerate(payloads):
             smaller = zstd.compress(payload, self._compression)
             if len(smaller) < len(payload):
-                return smaller, True
-        return payload, False
+                payloads[index] = smaller
+                lengths[index] = len(smaller) + RECORD_HEAD_LENGTH
+                compressed.append(index)
+        return Run(payloads, compressed, lengths, sum(lengths))
+
+    def refusal(self, error: Exception) -> CodecError:
+        """Return the error for an item that the codec refused to encode."""
+        return CodecError(self._codec.name, "encode", _reason_of(error))
+
+    def _bytes_of(self, payload: object) -> bytes:
+        if not isinstance(payload, bytes):
+            raise CodecError(self._codec.name, "encode", f"expected bytes, found {type(payload).__name__}")
+        return bytes(payload)
 
     def decode(self, payload: Payload, position: int) -> T:
         """Return the item of a payload.
@@ -76,22 +148,25 @@ class Payloads(Generic[T]):
         except Exception as error:
             raise CodecError(self._codec.name, "decode", _reason_of(error), position) from error
 
-    def decode_all(self, records: Records, first: int) -> Iterator[T]:
-        """Yield the items of records one by one; the first has position `first`. Raises as `decode`."""
-        if records.compressed:
-            compressed = set(records.compressed)
-            for index, data in enumerate(records.payloads):
-                yield self.decode((data, index in compressed), first + index)
-            return
-        # The same for the usual case, without a call in between for each item.
-        decode = self._decode
-        position = first
-        try:
-            for data in records.payloads:
-                yield decode(data)
-                position += 1
-        except Exception as error:
-            raise CodecError(self._codec.name, "decode", _reason_of(error), position) from error
+    def decode_all(self, records: Records, first: int) -> tuple[list[T], CodecError | None]:
+        """Return the items of records, the first of which has position `first`, and why they end before the last.
+
+        The error is what `decode` raises.
+        """
+        items: list[T] = []
+        if not records.compressed:
+            # The usual case in one go, without a call in between for each item.
+            with suppress(Exception):
+                items += map(self._decode, records.payloads)
+                return items, None
+            items.clear()  # what came before the one that was refused is decoded again below, with its position
+        compressed = set(records.compressed)
+        for index, data in enumerate(records.payloads):
+            try:
+                items.append(self.decode((data, index in compressed), first + index))
+            except CodecError as error:
+                return items, error
+        return items, None
 
     def _decompress(self, frame: bytes, position: int) -> bytes:
         """Return what one zstd frame holds. What the frame claims of its size is not believed and not allocated."""
@@ -105,6 +180,11 @@ class Payloads(Generic[T]):
         if not decompressor.eof or decompressor.unused_data:
             raise CodecError("zstd", "decompress", "expected one whole frame, found another length", position)
         return data
+
+
+def _are_bytes(payloads: list[Any]) -> bool:
+    """Say whether all of one or more objects are bytes and nothing else."""
+    return set(map(type, payloads)) == {bytes}
 
 
 def _reason_of(error: Exception) -> str:

@@ -46,24 +46,28 @@ class Reader:
     def payload_at_once(self, position: int) -> Payload | None:
         """Return a payload that is at hand; None if it is not, or if what is there has to be looked at closely."""
         section = position // self._items_per_section
-        tail = self._data.unsealed(section)
-        if tail is not None:
-            start, stop = tail.bounds_of(position)
-            record = tail.in_memory(start, stop)
-            if record is None and tail.read_at_once is not None:
-                record = tail.read_at_once(start, stop - start)
-            salt = tail.header.salt
-        else:
-            sealed = self._sealed.get(section)
-            if sealed is None or sealed.read_at_once is None:
-                return None
-            bounds = sealed.bounds_of(position)
-            if bounds is None:
-                return None
-            start, stop = bounds
-            record = sealed.read_at_once(start, stop - start)
-            salt = sealed.header.salt
-        return None if record is None else parse_record(record, salt, position)
+        sealed = self._sealed.get(section)
+        if sealed is None:
+            tail = self._data.unsealed(section)
+            return None if tail is None else self._unsealed_at_once(tail, position)
+        if sealed.read_at_once is None:
+            return None
+        bounds = sealed.bounds_of(position)
+        if bounds is None:
+            return None
+        start, stop = bounds
+        record = sealed.read_at_once(start, stop - start)
+        return None if record is None else parse_record(record, sealed.salt, position)
+
+    def _unsealed_at_once(self, tail: Tail, position: int) -> Payload | None:
+        payload = tail.pending_payload(position)
+        if payload is not None:
+            return payload
+        start, stop = tail.bounds_of(position)
+        record = tail.in_memory(start, stop)
+        if record is None and tail.read_at_once is not None:
+            record = tail.read_at_once(start, stop - start)
+        return None if record is None else parse_record(record, tail.header.salt, position)
 
     async def payload(self, position: int) -> Payload | None:
         """Return a payload; None if its section was removed or cut meanwhile, so that the caller has to look again.

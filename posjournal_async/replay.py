@@ -62,12 +62,15 @@ async def replay(
     """Yield the items of a snapshot with their positions."""
     async with aclosing(_runs(reader, snapshot, items_per_section, buffer)) as runs:
         async for first, records in runs:
-            position = first
-            for item in payloads.decode_all(records, first):
-                if position >= snapshot.limit:
-                    snapshot.check(position)
-                yield position, item
-                position += 1
+            items, error = payloads.decode_all(records, first)
+            stop = first + len(items)
+            for item in zip(range(first, stop), items, strict=True):
+                if snapshot.limit < stop:
+                    snapshot.check(item[0])
+                yield item
+            if error is not None:
+                snapshot.check(stop)
+                raise error
 
 
 async def replay_batches(
@@ -76,7 +79,12 @@ async def replay_batches(
     """Yield the items of a snapshot in lists, each with the position of its first item."""
     async with aclosing(_runs(reader, snapshot, items_per_section, buffer)) as runs:
         async for first, records in runs:
-            yield first, list(payloads.decode_all(records, first))
+            items, error = payloads.decode_all(records, first)
+            if items:
+                yield first, items
+            if error is not None:
+                snapshot.check(first + len(items))
+                raise error
 
 
 async def _runs(
@@ -120,8 +128,8 @@ async def _runs(
 class _Pieces:
     """The bytes of a snapshot piece by piece; while one is given out the next is read, unless it is at hand anyway.
 
-    Every piece comes with an await, so a consumer that never waits does not starve the event loop. After it, and before
-    a blob is touched, the snapshot is asked: a blob that was closed or removed must not be opened again.
+    Every piece comes with an await, so a consumer that never waits does not starve the event loop. Before a blob is
+    touched, and again after an await, the snapshot is asked: one that was closed or removed must not be opened again.
     """
 
     __slots__ = ("_ahead", "_reader", "_snapshot")
@@ -133,6 +141,7 @@ class _Pieces:
 
     async def next(self, position: int, section: int, at: int, wanted: int) -> bytes:
         """Return the bytes of a section from `at` on, at most `wanted`, or those that were read ahead from there."""
+        self._snapshot.check(position)
         ahead, self._ahead = self._ahead, None
         piece = None if ahead is not None else self._reader.fetch_at_once(section, at, wanted)
         await asyncio.sleep(0)

@@ -59,7 +59,7 @@ async def scan_records(blob: Blob, length: int, header: Header) -> Scan:
             continue
         wanted = _PIECE
         starts.append(end)
-        starts.extend(end + record_end for record_end in records.ends[:-1])
+        starts.extend([end + record_end for record_end in records.ends[:-1]])
         if len(starts) > room:
             has_extra = True
             end = starts.pop()

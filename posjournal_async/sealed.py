@@ -41,6 +41,8 @@ class SealedSection:
         users: Readers that are at it; the blob is not closed before they are done.
         closing: The task that closes the blob, once there is one.
         read_at_once: How to read the blob without waiting; None where it cannot.
+        first: Position of the first record.
+        salt: Salt of the data blob.
     """
 
     header: Header
@@ -51,16 +53,21 @@ class SealedSection:
     users: set[_Use] = field(default_factory=set["_Use"])
     closing: asyncio.Task[None] | None = None
     read_at_once: Callable[[int, int], bytes | None] | None = field(init=False)
+    first: int = field(init=False)
+    salt: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.read_at_once = getattr(self.blob, "read_at_once", None)
+        self.first = self.header.first
+        self.salt = self.header.salt
 
     def bounds_of(self, position: int) -> tuple[int, int] | None:
         """Return where the record of a position starts and ends, or None if the index says what cannot be."""
-        index = position - self.header.first
+        index = position - self.first
         starts = self.starts
         start = starts[index]
-        stop = starts[index + 1] if index + 1 < len(starts) else self.end
+        index += 1
+        stop = starts[index] if index < len(starts) else self.end
         if HEADER_LENGTH <= start <= stop - RECORD_HEAD_LENGTH and stop <= self.end:
             return start, stop
         return None

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from array import array
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from crc32c import crc32c
-
 from posjournal_async.format.header import HEADER_LENGTH
-from posjournal_async.format.record import COMPRESSED, RECORD_HEAD, RECORD_HEAD_LENGTH
+from posjournal_async.format.record import records_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from posjournal_async.format.header import Header
-    from posjournal_async.payloads import Payload
+    from posjournal_async.payloads import Payload, Run
     from posjournal_async.storage.protocols import Blob
 
 __all__ = ["LARGEST_SIZE", "Tail"]
 
 LARGEST_SIZE = 2**64 - 1
-
-_U32 = 0xFFFF_FFFF
 
 
 class Tail:
@@ -30,37 +26,41 @@ class Tail:
 
     By byte of the data blob, in order:
 
-        64 ........ written ........ handed ........ end
-           in storage       in flight       in buffer
+        64 ........ written ........ handed ........ framed ........ end
+           in storage       in flight       in buffer       pending
 
-    `flight` is with the storage and does not change; `buffer` is where the next record goes. A record is never split
-    between the two. Only bytes before `written` may be read from the blob.
+    An append leaves its payload as it is: making records of many at once (`frame`) costs half of making each alone.
+    `buffer` has the records that were made, `flight` those that are with the storage, and does not change. A record is
+    never split between two of them. Only bytes before `written` may be read from the blob.
 
     Attributes:
         header: Header of the data blob.
+        first: Position of the first record.
         stop: Position after the last one that the section has room for.
-        last: Index in `starts` of the record that makes the section full.
         starts: Where each record starts.
         end: Byte after the last record.
         limit: Byte that the next record may reach without anybody being asked; 0 to have everybody ask.
+        most: Records that there may be without anybody being asked.
         blob: The data blob, once it was created.
         index: The offsets blob, once it was created.
         indexed: Entries of `starts` that the offsets blob has.
     """
 
     __slots__ = (
-        "_first",
-        "_salt",
+        "_compressed",
         "blob",
         "buffer",
         "end",
+        "first",
         "flight",
+        "framed",
         "handed",
         "header",
         "index",
         "indexed",
-        "last",
         "limit",
+        "most",
+        "pending",
         "starts",
         "stop",
         "written",
@@ -68,18 +68,21 @@ class Tail:
 
     def __init__(self, header: Header, starts: array[int] | None = None, end: int = HEADER_LENGTH) -> None:
         self.header = header
-        self._first = header.first
-        self._salt = header.salt
+        self.first = header.first
         # Not min(..., LARGEST_SIZE): a section that ends there is full, one that would end behind it never is.
         self.stop = (header.section + 1) * header.items_per_section
-        self.last = self.stop - header.first - 1
         self.starts: array[int] = array("Q") if starts is None else starts
         self.end = end
         self.written = end
         self.handed = end
+        self.framed = end
         self.flight: bytes | bytearray = b""
         self.buffer = bytearray()
+        # Payloads that are no records yet, and the indices of those that are compressed.
+        self.pending: list[bytes] = []
+        self._compressed: set[int] = set()
         self.limit = 0
+        self.most = 0
         self.blob: Blob | None = None
         self.index: Blob | None = None
         self.indexed = 0
@@ -92,54 +95,47 @@ class Tail:
     @property
     def size(self) -> int:
         """Position that the next record gets."""
-        return self._first + len(self.starts)
+        return self.first + len(self.starts)
 
     @property
     def is_full(self) -> bool:
         """Whether the section has all its records."""
-        return self._first + len(self.starts) >= self.stop
+        return self.first + len(self.starts) >= self.stop
 
-    def append(self, payload: bytes, is_compressed: bool = False) -> int:  # noqa: FBT001, FBT002 - called for each item
-        """Add a record and return its position. No check of room: that is the caller's."""
-        starts = self.starts
-        end = self.end
-        position = self._first + len(starts)
-        word = len(payload) + 1
-        if is_compressed:
-            word |= COMPRESSED
-        buffer = self.buffer
-        buffer += RECORD_HEAD.pack(word, crc32c(payload, (self._salt ^ position ^ word) & _U32))
-        buffer += payload
-        starts.append(end)
-        self.end = end + RECORD_HEAD_LENGTH + len(payload)
-        return position
+    @property
+    def unhanded(self) -> int:
+        """Bytes of records that the storage was not given yet."""
+        return self.end - self.handed
 
-    def append_run(self, payloads: Sequence[Payload]) -> int:
-        """Do `append` for each of one or more payloads, and return the position of the last.
+    # Growing. No check of room: that is the caller's.
 
-        The same bytes in one go, for less: what can be is a loop in C, without a line of Python for each item.
-        """
-        first = self._first + len(self.starts)
-        salt = self._salt
-        datas = [data for data, _ in payloads]
-        lengths = list(map(len, datas))
-        words = [length + 1 for length in lengths]
-        if any(is_compressed for _, is_compressed in payloads):
-            words = [
-                word | COMPRESSED * is_compressed for word, (_, is_compressed) in zip(words, payloads, strict=True)
-            ]
-        seeds = [(salt ^ position ^ word) & _U32 for position, word in enumerate(words, first)]
-        heads = map(RECORD_HEAD.pack, words, map(crc32c, datas, seeds))
-        starts = list(accumulate(map(RECORD_HEAD_LENGTH.__add__, lengths), initial=self.end))
+    def append_run(self, run: Run) -> int:
+        """Add the records of one or more payloads, and return the position of the last."""
+        starts = list(accumulate(run.lengths, initial=self.end))
         end = starts.pop()
-        self.buffer += b"".join(chain.from_iterable(zip(heads, datas, strict=True)))
+        # First the starts: interrupted half-way, what is durable is still told from what is pending.
         self.starts.extend(starts)
+        if run.compressed:
+            count = len(self.pending)
+            self._compressed.update(count + index for index in run.compressed)
+        self.pending += run.payloads
         self.end = end
-        return first + len(datas) - 1
+        return self.first + len(self.starts) - 1
+
+    def frame(self) -> None:
+        """Make the records of what is pending. Doing it again after an interruption does it right."""
+        if self.framed == self.end:
+            return
+        records = records_of(self.pending, self.header.salt, self.size - len(self.pending), self._compressed)
+        self.buffer[self.framed - self.handed :] = records  # over what an interruption left there
+        nothing: set[int] = set()
+        # One line, and nothing in it that can be interrupted.
+        self.framed, self.pending, self._compressed = self.end, [], nothing
 
     def take_off(self) -> bytes | bytearray:
         """Put what is buffered in flight and return it. Nothing else may be in flight."""
         assert not self.flight, "two pieces of one section in flight"
+        self.frame()
         self.flight = self.buffer
         self.handed = self.end
         self.buffer = bytearray()
@@ -152,11 +148,20 @@ class Tail:
         self.flight = b""
         return length
 
+    # Looking.
+
     def bounds_of(self, position: int) -> tuple[int, int]:
         """Return where the record of a position in this section starts and ends, in bytes of the blob."""
-        index = position - self._first
+        index = position - self.first
         starts = self.starts
         return starts[index], starts[index + 1] if index + 1 < len(starts) else self.end
+
+    def pending_payload(self, position: int) -> Payload | None:
+        """Return the payload of a position in this section that is no record yet; None if it is one."""
+        index = position - self.size + len(self.pending)
+        if index < 0:
+            return None
+        return self.pending[index], index in self._compressed
 
     def in_memory(self, start: int, stop: int) -> bytes | None:
         """Return the bytes from `start` to `stop`, or None if the first of them is in the storage already.
@@ -164,6 +169,8 @@ class Tail:
         Fewer bytes come back where what is in flight ends before `stop`.
         """
         if start >= self.handed:
+            if stop > self.framed:
+                self.frame()
             return bytes(self.buffer[start - self.handed : stop - self.handed])
         if start >= self.written:
             return bytes(self.flight[start - self.written : stop - self.written])

@@ -3,10 +3,13 @@
 import asyncio
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from posjournal_async import (
     AppendError,
@@ -27,6 +30,7 @@ from posjournal_async import (
 from posjournal_async.data import PIECE
 from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
+from posjournal_async.testing import CrashStorage
 from tests.journals import config_of, contents_of, filled, item_at, items_in, limits_of, reopened, streamed
 
 NOISE = random.Random(7).randbytes(3 * PIECE)
@@ -172,9 +176,9 @@ async def test_an_item_of_any_length_comes_back(context: Context, item: bytes, c
     """An item is the same in the buffer, in the storage, in a sealed section and after a reopen."""
     journal = await Journal.init(context, config_of(3, write_buffer=200, compression=compression))
     expected = [(0, b"before"), (1, item), (2, b"after"), (3, item)]
-    for position, given in expected:
-        assert await journal.append(given) == position
-        assert await journal.read(position) == given
+    for position, appended in expected:
+        assert await journal.append(appended) == position
+        assert await journal.read(position) == appended
     assert await contents_of(journal) == expected
     await journal.sync()
     assert await contents_of(journal) == expected
@@ -328,6 +332,34 @@ async def test_an_item_that_the_codec_does_not_decode_hides_no_other(context: Co
 # Many at once.
 
 
+@given(
+    runs=st.lists(st.lists(st.binary(max_size=60), min_size=1, max_size=9), min_size=1, max_size=8),
+    items_per_section=st.integers(1, 12),
+    compression=st.sampled_from([None, 1]),
+)
+def test_items_one_by_one_and_in_runs_leave_the_same_bytes(
+    runs: list[list[bytes]], items_per_section: int, compression: int | None
+) -> None:
+    """The straight way of an append, and the way on which all questions are asked, differ in what they cost only."""
+    config = config_of(items_per_section, compression=compression)
+
+    async def left(*, one_by_one: bool) -> dict[tuple[str, str], bytes]:
+        storage = CrashStorage()
+        async with await Journal.init(Context(storage), config) as journal:
+            for run in runs:
+                if one_by_one:
+                    for item in run:
+                        await journal.append(item)
+                else:
+                    await journal.append_many(run)
+                assert await journal.read(journal.size() - 1) == run[-1]
+        return storage.tree()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secrets.randbits", lambda _: 7)  # salts and the journal's id
+        assert asyncio.run(left(one_by_one=True)) == asyncio.run(left(one_by_one=False))
+
+
 @pytest.mark.parametrize(
     ("items_per_section", "count"),
     [
@@ -422,12 +454,15 @@ async def test_no_other_append_comes_between_many_items(context: Context, length
 
 @pytest.mark.parametrize("count", [20, 5_000])
 async def test_many_items_become_visible_as_one(context: Context, count: int) -> None:
-    """Nobody ever sees a size in the middle of a run."""
+    """Nobody ever sees a size in the middle of a run, nor reads an item of it before all of it is there (A2, I1)."""
     sizes = set()
     async with await Journal.init(context, config_of(2_048)) as journal:
         appending = asyncio.create_task(journal.append_many([b"x"] * count))
         while not appending.done():
             sizes.add(journal.size())
+            with suppress(ItemOutOfRange):
+                await journal.read(0)
+                assert journal.size() == count
             await asyncio.sleep(0)
         assert await appending == count - 1
         assert sizes <= {0, count}

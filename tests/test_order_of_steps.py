@@ -596,7 +596,8 @@ async def test_a_long_run_lets_others_run_and_shows_as_a_whole() -> None:
     for count, items_per_section, write_buffer, slices in ((4_096, 64, 10_000, 4), (20_480, 10**6, 2**20, 20)):
         config = replace(SMALL, items_per_section=items_per_section, write_buffer=write_buffer)
         async with await Journal.init(Context(MemoryStorage()), config) as journal:
-            running = asyncio.create_task(journal._writer.append([(b"x", False)] * count))
+            run = journal._payloads.encode([b"x"] * count)
+            running = asyncio.create_task(journal._writer.append(run))
             turns = 0
             while not running.done():
                 await asyncio.sleep(0)
@@ -608,13 +609,13 @@ async def test_a_long_run_lets_others_run_and_shows_as_a_whole() -> None:
 
 
 async def test_encoding_many_items_lets_others_run() -> None:
-    """A turn for each 256 of them, before any of them is appended (L2)."""
+    """A turn for each 1,024 of them, before any of them is appended (L2)."""
     async with await Journal.init(Context(MemoryStorage()), SMALL) as journal:
-        running = asyncio.create_task(journal.append_many([b"x"] * 256 * 30))
+        running = asyncio.create_task(journal.append_many([b"x"] * 1_024 * 30))
         for _ in range(30):
             await asyncio.sleep(0)
             assert journal._data.tail.size == 0
-        assert await running == 256 * 30 - 1
+        assert await running == 1_024 * 30 - 1
 
 
 async def test_a_long_run_beyond_the_largest_size_is_refused_as_a_whole() -> None:

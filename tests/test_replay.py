@@ -23,6 +23,7 @@ from posjournal_async import (
 )
 from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
+from posjournal_async.testing import OrderingMonitor
 from tests.journals import config_of, damage, files_below, filled, item_at, items_in, reopened, streamed
 
 T = TypeVar("T")
@@ -285,6 +286,18 @@ async def test_a_replay_in_progress_ends_with_the_journal(
         assert await streamed(replay) == []
     if ending == "destroy":
         assert await context.storage.scan("orders_data") == []
+
+
+async def test_a_replay_that_goes_on_after_the_end_touches_no_blob(tmp_path: Path) -> None:
+    """Its next piece is at hand in a blob that was closed meanwhile, and must not be asked for."""
+    monitor = OrderingMonitor(FileStorage(tmp_path))
+    journal = await filled(Context(monitor), 25, config_of(100))
+    await journal.sync()
+    replay = journal.replay_batches(0, 60)
+    await anext(replay)
+    await journal.close()
+    assert isinstance(await collect(replay, []), JournalClosed)
+    monitor.check()
 
 
 # Errors and ends.

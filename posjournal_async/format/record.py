@@ -5,8 +5,14 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass
+from itertools import repeat
+from operator import xor
+from typing import TYPE_CHECKING
 
 from crc32c import crc32c
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "COMPRESSED",
@@ -19,6 +25,7 @@ __all__ = [
     "parse_record",
     "parse_records",
     "record_of",
+    "records_of",
 ]
 
 COMPRESSED = 0x8000_0000
@@ -43,6 +50,31 @@ def record_of(payload: bytes, salt: int, position: int, *, compressed: bool = Fa
     """Return the record of a payload of at most 2**31 - 2 bytes."""
     word = len(payload) + 1 | (COMPRESSED if compressed else 0)
     return RECORD_HEAD.pack(word, checksum(payload, salt, position, word)) + payload
+
+
+def records_of(payloads: Sequence[bytes], salt: int, position: int, compressed: Iterable[int] = ()) -> bytes:
+    """Return the records of payloads at positions one after the other, as `record_of` makes each.
+
+    In one go, for less: what is done for each record is a loop in C, without a line of Python.
+
+    Args:
+        payloads: The payloads.
+        salt: Salt of the blob.
+        position: Position of the first record.
+        compressed: Indices in `payloads` of those that are compressed.
+    """
+    words = [len(payload) + 1 for payload in payloads]
+    for index in compressed:
+        words[index] |= COMPRESSED
+    low = position & _U32
+    positions: Iterable[int] = range(low, low + len(payloads))
+    if low + len(payloads) > _U32 + 1:
+        positions = [expected & _U32 for expected in positions]
+    seeds = map(xor, map(xor, words, repeat(salt)), positions)
+    parts = [b""] * (2 * len(payloads))
+    parts[0::2] = map(RECORD_HEAD.pack, words, map(crc32c, payloads, seeds))
+    parts[1::2] = payloads
+    return b"".join(parts)
 
 
 def parse_record(record: bytes, salt: int, position: int) -> tuple[bytes, bool] | None:

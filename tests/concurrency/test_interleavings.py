@@ -459,7 +459,9 @@ def played(seed: int, patch: pytest.MonkeyPatch) -> Story:
     patch.setattr(commit, "PIECE", piece)
     patch.setattr(data, "PIECE", piece)
     patch.setattr(commit, "_RUN_SLICE", story.chance.choice([2, 5, commit._RUN_SLICE]))
-    patch.setattr(journal, "_BATCH", story.chance.choice([2, journal._BATCH]))
+    patch.setattr(journal, "_ENCODED", story.chance.choice([2, journal._ENCODED]))
+    patch.setattr(journal, "_READ", story.chance.choice([2, journal._READ]))
+    patch.setattr(data, "_MOST_PENDING", story.chance.choice([1, 2, data._MOST_PENDING]))
     try:
         run_interleaved(story.in_time(), seed)
     except BaseException as error:

@@ -14,6 +14,7 @@ from posjournal_async.format.record import (
     parse_record,
     parse_records,
     record_of,
+    records_of,
 )
 from tests.format import writer
 
@@ -164,6 +165,33 @@ def test_a_compressed_record_of_length_minus_one_is_bad(behind: bytes, salt: int
 
 
 # Runs of records.
+
+
+@given(RUNS, SALTS, RUN_STARTS)
+def test_records_made_in_one_go_are_those_of_the_format(
+    items: list[tuple[bytes, bool]], salt: int, position: int
+) -> None:
+    """Many at once have the bytes that the independent writer gives each, compressed or not."""
+    compressed = [index for index, (_, is_compressed) in enumerate(items) if is_compressed]
+    found = records_of([payload for payload, _ in items], salt, position, compressed)
+    assert found == run_of(items, salt, position)
+
+
+@pytest.mark.parametrize("edge", [2**32, 2**33, 2**63, 2**64 - 1], ids=["2**32", "2**33", "2**63", "2**64 - 1"])
+@given(items=st.lists(st.tuples(st.binary(max_size=9), st.booleans()), max_size=6), salt=SALTS)
+def test_records_made_in_one_go_are_those_made_one_by_one(
+    edge: int, items: list[tuple[bytes, bool]], salt: int
+) -> None:
+    """Also where the low half of the position begins anew between two of them, or they end with the last position."""
+    payloads = [payload for payload, _ in items]
+    compressed = [index for index, (_, is_compressed) in enumerate(items) if is_compressed]
+    first = edge - len(items) - 1
+    for position in range(first, min(edge + 1, 2**64 - 1 - len(items)) + 1):
+        one_by_one = [
+            record_of(payload, salt, at, compressed=is_compressed)
+            for at, (payload, is_compressed) in enumerate(items, position)
+        ]
+        assert records_of(payloads, salt, position, compressed) == b"".join(one_by_one), position
 
 
 @given(RUNS, SALTS, RUN_STARTS)

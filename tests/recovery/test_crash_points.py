@@ -32,11 +32,11 @@ SHORT = (
 LONGER = (*SHORT, "append", "append three", "sync data", "kill", "reset", "prune some", "destroy")
 
 # Ways of a power cut that are tried in one storage call of a sequence of one, two and three operations.
-WAYS = effort({1: 250, 2: 24, 3: 5}, {1: 1024, 2: 300, 3: 60})
+WAYS = effort({1: 250, 2: 24, 3: 5}, {1: 1024, 2: 300, 3: 80})
 
 # Blocks of random sequences, how many are in one, and of how many of their storage calls the crashes are tried.
 BLOCKS = 30
-SEQUENCES = 10
+SEQUENCES = effort(10, 30)
 SHARE = effort(0.13, 1.0)
 
 

@@ -158,7 +158,9 @@ async def test_a_process_that_a_signal_ends_keeps_what_was_durable(
     number: signal.Signals, sizes: set[int], tmp_path: Path
 ) -> None:
     """The lock is free at once; an interruption that Python turns into an exception closes the journal (C5, D1, F6)."""
-    with started("asyncio.run(wait_to_be_interrupted(sys.argv[1]))", tmp_path) as process:
+    # What a shell starts in the background ignores SIGINT, and so would its children.
+    heeding = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    with started(f"{heeding}; asyncio.run(wait_to_be_interrupted(sys.argv[1]))", tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
@@ -289,10 +291,10 @@ async def test_a_journal_that_is_collected_warns_and_writes_nothing_more(tmp_pat
     assert handles_below(tmp_path)
     files = files_below(tmp_path)
 
+    storage._executor.shutdown()  # a thread lets go of a blob when it is done with it
     with pytest.warns(ResourceWarning, match="unclosed journal 'orders'"):  # noqa: PT031 - going is what warns
         del journal
         collect()
-        storage._executor.shutdown()  # a thread lets go of a blob when it is done with it
 
     await turns(20)
     assert files_below(tmp_path) == files
