@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from posjournal_async.config import Config, Context
     from posjournal_async.storage.protocols import Blob, Lock
     from posjournal_async.tail import Tail
+
+# anyio reads this in at the first use of a task group, where it would keep the event loop waiting for the disk.
+with suppress(ImportError):
+    import_module("anyio._backends._asyncio")
 
 __all__ = ["Opened", "open_at_size", "open_existing"]
 
@@ -93,8 +99,8 @@ async def open_at_size(stack: AsyncExitStack, context: Context, config: Config[A
 
 
 async def _locked(stack: AsyncExitStack, context: Context, config: Config[Any]) -> tuple[Lock, Blob, SlotFacts]:
-    # anyio reads its modules in at the first use of a task group. Better here than in the first sync: there it would
-    # keep the event loop waiting for the disk, and a process that is out of descriptors would lose the journal by it.
+    # Where the module above was not it: better now than in the first sync, which would fail the journal if it could not
+    # be read in.
     async with anyio.create_task_group():
         pass
     partition = f"{config.partition}_checkpoint"

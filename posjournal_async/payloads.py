@@ -98,8 +98,10 @@ class Payloads(Generic[T]):
             CodecError: The codec refused an item.
             ItemTooLarge: One is longer than the limit, before compression.
         """
+        if self.takes_bytes and _are_bytes(items):
+            return self._run_of(items)
         try:
-            payloads = items if self.takes_bytes and _are_bytes(items) else list(map(self._encode, items))
+            payloads = list(map(self._encode, items))
         except Exception as error:
             raise self.refusal(error) from error
         return self.checked(payloads)
@@ -108,6 +110,9 @@ class Payloads(Generic[T]):
         """Return what the codec made of items as a run of payloads. Raises as `encode`."""
         if not _are_bytes(payloads):
             payloads = [self._bytes_of(payload) for payload in payloads]
+        return self._run_of(payloads)
+
+    def _run_of(self, payloads: list[Any]) -> Run:
         lengths = [len(payload) + RECORD_HEAD_LENGTH for payload in payloads]
         length = sum(lengths)
         if length > self._limit:  # else none of them is
