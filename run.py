@@ -22,6 +22,9 @@ usage: python3 run.py demo [FILE|-]   write a stream into a journal, kill the wr
        python3 run.py mutants [NAMES] put known bugs into copies of the library, and see the tests find each
        python3 run.py fuzz [SECONDS]  throw what atheris makes up at the parsers and at whole journals;
                                       --replay TARGET FILE tries one input again
+       python3 run.py pythons [NAMES] a part of the tests on uvloop, and on each other Python that is found
+       python3 run.py bench [ARGS]    measure the library and what would be used instead, and write docs/performance;
+                                      --quick takes a minute or two, --help tells the rest
 """
 
 ROOT = Path(__file__).resolve().parent
@@ -36,7 +39,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "long": ("test", "fuzz"),
     "mutants": ("test",),
     "fuzz": ("test", "fuzz"),
+    "pythons": ("test",),
+    "bench": ("bench",),
 }
+
+# Commands that are a module, which takes the arguments.
+MODULES = {"mutants": "tests.mutants", "fuzz": "tests.fuzz", "pythons": "tests.pythons", "bench": "benchmarks"}
+
+# It says that it needs Python 3.12, and runs on 3.11; pip takes that from nobody in a dependency group.
+DURASTREAM = "durastream==0.0.1a3"
 
 # One process for each core, and whoever is done helps the others.
 IN_PARALLEL = ("-n", "auto", "--dist", "worksteal")
@@ -65,14 +76,16 @@ def main(arguments: list[str]) -> int:
     if command == "check" and rest:
         raise Trouble(f"check takes no arguments, and was given {' '.join(rest)}")
     prepare(GROUPS[command])
+    if command == "bench":
+        prepare_durastream()
     if command == "check":
         return check()
     if command == "test":
         return run("-m", "pytest", *IN_PARALLEL, *rest, cwd=ROOT)
     if command == "long":
         return at_length(rest)
-    if command in {"mutants", "fuzz"}:
-        return run("-m", f"tests.{command}", *rest, cwd=ROOT)
+    if command in MODULES:
+        return run("-m", MODULES[command], *rest, cwd=ROOT)
     return run(str(ROOT / "examples" / "demo.py"), *rest)
 
 
@@ -96,6 +109,19 @@ def prepare(groups: tuple[str, ...]) -> None:
             install("--group", f"{ROOT / 'pyproject.toml'}:{group}")
     for part in missing:
         stamps[part].write_text(wanted)
+
+
+def prepare_durastream() -> None:
+    """Make sure that `.venv` holds durastream; where it cannot, say so, and go on without it."""
+    stamp = VENV / "installed-durastream"
+    if stamp.exists() and stamp.read_text() == DURASTREAM:
+        return
+    try:
+        install("--no-deps", "--ignore-requires-python", DURASTREAM)
+    except Trouble as trouble:
+        print(f"run.py: durastream is left out: {trouble}", file=sys.stderr)
+        return
+    stamp.write_text(DURASTREAM)
 
 
 def is_usable() -> bool:

@@ -150,6 +150,14 @@ class Reader:
         payload, start = await self._in_sealed(sealed, position)
         return payload is not None, Place(sealed.header.salt, start)
 
+    def is_open(self, section: int) -> bool:
+        """Say whether a section need not be opened to be read."""
+        return self._data.unsealed(section) is not None or self._sealed.get(section) is not None
+
+    def let_go(self, section: int) -> None:
+        """Close a section that is not expected to be read again soon."""
+        self._sealed.let_go(section)
+
     def fetch_at_once(self, section: int, start: int, length: int) -> bytes | None:
         """Return bytes of a section's records that are at hand, at most `length` of them; None if they are not.
 

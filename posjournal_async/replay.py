@@ -99,6 +99,7 @@ async def _runs(
             snapshot.check(position)
             section = position // items_per_section
             stop = min((section + 1) * items_per_section, snapshot.stop)
+            was_open = reader.is_open(section)
             place = await reader.locate(position)
             if place is None:
                 continue
@@ -121,6 +122,8 @@ async def _runs(
                 if position < stop:
                     pieces.read_ahead(section, at, wanted)
                 yield first, records
+            if not was_open:
+                reader.let_go(section)  # else a long replay would leave as many indexes behind as may be kept
     finally:
         pieces.drop()
 

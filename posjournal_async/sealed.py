@@ -198,6 +198,12 @@ class SealedSections:
         while len(self._kept) > self._most:
             self._retire(next(iter(self._kept.values())))
 
+    def let_go(self, section: int) -> None:
+        """Close a section that is kept open, unless somebody is at it: it is not expected to be read again soon."""
+        sealed = self._kept.get(section)
+        if sealed is not None and not sealed.users:
+            self._retire(sealed)
+
     async def take(self, section: int) -> SealedSection:
         """Return a sealed section whose blob belongs to the caller from now on; readers that are at it may finish."""
         taken = await self.using(section, self._hand_over)

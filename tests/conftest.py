@@ -32,6 +32,12 @@ _PATIENCE_SECONDS = 10
 settings.register_profile("ordinary", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("ordinary")
 
+# Another event loop for all tests but those that bring their own: POSJOURNAL_LOOP=uvloop.
+if os.environ.get("POSJOURNAL_LOOP") == "uvloop":
+    import uvloop
+
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
 
 @pytest.fixture(params=["memory", "file"])
 def storage(request: pytest.FixtureRequest) -> Storage:

@@ -24,7 +24,8 @@ from posjournal_async import (
 from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.testing import OrderingMonitor
-from tests.journals import config_of, damage, files_below, filled, item_at, items_in, reopened, streamed
+from tests.handles import handles_below
+from tests.journals import config_of, damage, files_below, filled, item_at, items_in, others_ended, reopened, streamed
 
 T = TypeVar("T")
 
@@ -286,6 +287,17 @@ async def test_a_replay_in_progress_ends_with_the_journal(
         assert await streamed(replay) == []
     if ending == "destroy":
         assert await context.storage.scan("orders_data") == []
+
+
+async def test_a_replay_closes_the_sections_that_it_opened(tmp_path: Path) -> None:
+    """However long the journal, it leaves no more open than was open before; what others read stays open (F7)."""
+    journal = await reopened(await filled(Context(FileStorage(tmp_path)), 95))
+    await journal.read(33)
+    before = sorted(handles_below(tmp_path))
+    assert await streamed(journal.replay(0)) == items_in(range(95))
+    await others_ended()
+    assert sorted(handles_below(tmp_path)) == before
+    await journal.close()
 
 
 async def test_a_replay_that_goes_on_after_the_end_touches_no_blob(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests import pythons
+
 DOOR = Path(__file__).parents[1] / "run.py"
 
 
@@ -30,7 +32,7 @@ def test_without_a_command_it_prints_the_usage() -> None:
     """All commands are listed, and nothing is installed for that."""
     done = subprocess.run([sys.executable, str(DOOR)], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0
-    assert all(f"run.py {command}" in done.stdout for command in ("demo", "test", "check"))
+    assert all(f"run.py {command}" in done.stdout for command in ("demo", "test", "check", "bench", "pythons"))
 
 
 def test_an_unknown_command_is_refused() -> None:
@@ -77,3 +79,25 @@ def test_an_installation_that_fails_is_tried_again(door: Any, monkeypatch: pytes
     door.prepare(("test", "lint"))
     door.prepare(())
     assert installed == ["pip>=25.1", "lint"]
+
+
+def test_a_peer_that_cannot_be_installed_is_left_out(
+    door: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The benchmarks go on without durastream, and say why; the next run tries again, until it is there."""
+    door.VENV.mkdir()
+    codes = [1, 0]
+    monkeypatch.setattr(door, "run", lambda *_, **__: codes.pop(0))
+    door.prepare_durastream()
+    assert "durastream is left out: `pip install" in capsys.readouterr().err
+    door.prepare_durastream()
+    door.prepare_durastream()
+    assert codes == []
+    assert capsys.readouterr().err == ""
+
+
+def test_the_part_for_other_pythons_is_there_and_an_unknown_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is named in it exists, and a Python that was not found is no Python that passed."""
+    assert [path for path in pythons.PART if not (pythons.ROOT / path).exists()] == []
+    assert pythons.main(["3.99"]) == 2
+    assert capsys.readouterr().err.startswith("not found: 3.99; there are uvloop")

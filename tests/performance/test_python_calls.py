@@ -1,0 +1,191 @@
+"""How many calls of Python functions an operation takes: the same on every machine, and what its time is made of.
+
+Each bound says what it is made of. A call more on the way of each item is the regression that these find; where an
+operation was made cheaper, its bound is to be lowered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from posjournal_async import BytesCodec, Config, Context, FileStorage, Journal, MemoryStorage
+from tests.journals import others_ended
+from tests.performance.counting import Calls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+    from posjournal_async import Storage
+
+ITEM = b"x" * 100
+
+
+async def begun(storage: Storage, **fields: Any) -> Journal[bytes]:
+    """Return a journal whose section exists, and that has nothing to write."""
+    config = Config(**{"partition": "orders", "codec": BytesCodec(), "write_buffer": 2**24, **fields})
+    journal = await Journal.init(Context(storage), config)
+    await journal.append(ITEM)
+    await journal.sync()
+    return journal
+
+
+async def test_an_append_is_one_call() -> None:
+    """A straight append calls nothing of the library but itself, and asks the loop whether it runs."""
+    async with await begun(MemoryStorage()) as journal:
+        with Calls() as calls:
+            for _ in range(1_000):
+                await journal.append(ITEM)
+        assert calls.library.total() <= 1_000, calls.told()
+        assert calls.others.total() <= 1_000, calls.told()
+
+
+async def test_what_many_appends_share_is_a_twentieth_of_a_call_each() -> None:
+    """The writer is called for each piece of 128 KiB, some sixty calls for 1,200 items of 108 bytes."""
+    count = 20_000
+    async with await begun(MemoryStorage()) as journal:
+        with Calls() as calls:
+            for _ in range(count):
+                await journal.append(ITEM)
+        assert calls.library.total() <= count * 1.08, calls.told()
+        assert calls.others.total() <= count * 1.08, calls.told()
+
+
+async def test_append_many_takes_as_many_calls_for_a_thousand_items_as_for_ten() -> None:
+    """About thirty for the call, and none for an item: what is done for each is a loop in C, or a comprehension."""
+    async with await begun(MemoryStorage()) as journal:
+        counted = []
+        for length in (10, 500, 1_000):
+            items = [ITEM] * length
+            with Calls() as calls:
+                await journal.append_many(items)
+            counted.append((calls.library.total(), calls.others.total()))
+            assert calls.library.total() <= 36, calls.told()
+            await journal.sync_data()
+        assert len(set(counted)) == 1, counted
+
+
+async def test_making_records_takes_no_call_for_each() -> None:
+    """A commit of a thousand appends takes as many calls as one of ten: they are framed in one go."""
+    async with await begun(MemoryStorage()) as journal:
+        counted = []
+        for length in (10, 1_000):
+            for _ in range(length):
+                await journal.append(ITEM)
+            with Calls() as calls:
+                await journal.sync_data()
+            counted.append(calls.library.total())
+        assert counted[0] == counted[1], counted
+
+
+async def test_a_waiter_in_a_commit_costs_five_calls() -> None:
+    """Its append, `sync_data` twice (to wait, and to go on), what it waits for, and the size; the commit is shared."""
+
+    async def commit(journal: Journal[bytes]) -> None:
+        await journal.append(ITEM)
+        await journal.sync_data()
+
+    async with await begun(MemoryStorage()) as journal:
+        counted = {}
+        for count in (100, 200):
+            tasks = [asyncio.create_task(commit(journal)) for _ in range(count)]
+            with Calls() as calls:
+                await asyncio.wait(tasks)
+            counted[count] = calls.library.total()
+            assert journal.durable_size() == journal.size()
+        assert counted[200] - counted[100] <= 5 * 100, counted
+        assert counted[100] <= 5 * 100 + 70, counted
+
+
+@pytest.mark.parametrize(("is_sealed", "most"), [(True, 10), (False, 20)])
+async def test_a_hot_read_takes_a_dozen_calls(tmp_path: Path, is_sealed: bool, most: int) -> None:  # noqa: FBT001
+    """Where the record is, the read itself, its check and the codec; a tail is also asked what it has in memory.
+
+    One in 256 gives way to other tasks, and a few may go to a thread while the kernel writes their page.
+    """
+    async with await begun(FileStorage(tmp_path), items_per_section=1_200) as journal:
+        await journal.append_many([ITEM] * (1_199 if is_sealed else 1_100))
+        await journal.sync()
+        await others_ended()  # a section is sealed a moment after it is full
+        for position in range(1_000):
+            await journal.read(position)
+        with Calls() as calls:
+            for position in range(1_000):
+                await journal.read(position)
+        assert calls.library.total() <= 1_000 * (most + 0.5), calls.told()
+        assert calls.others.total() <= 1_000 * 1.5, calls.told()
+
+
+async def test_a_replay_takes_two_calls_for_an_item(tmp_path: Path) -> None:
+    """The stream goes on, and the codec; all else is done for a piece of some 800 items, and `replay_batches` does
+    without the first.
+    """
+    count = 10_000
+    async with await begun(FileStorage(tmp_path), items_per_section=count) as journal:
+        await journal.append_many([ITEM] * (count - 1))
+        await journal.sync()
+        seen = 0
+        with Calls() as one_by_one:
+            async for _ in journal.replay(0):
+                seen += 1
+        with Calls() as in_lists:
+            async for _, items in journal.replay_batches(0):
+                seen += len(items)
+        assert seen == 2 * count
+        assert one_by_one.library.total() <= count * 2.06, one_by_one.told()
+        assert one_by_one.others.total() <= count * 0.1, one_by_one.told()
+        assert in_lists.library.total() <= count * 1.06, in_lists.told()
+
+
+# Turns of the event loop, and tasks.
+
+
+class Turns(selectors.DefaultSelector):
+    """A selector that counts how often the loop asks it: once in each turn."""
+
+    count = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.count += 1
+        return super().select(timeout)
+
+
+def on_a_loop(selector: selectors.BaseSelector, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_durable_append_takes_four_turns_of_the_loop_and_one_task(tmp_path: Path, kind: str) -> None:
+    """The writer begins, waits twice in memory or once for a thread, and the caller goes on; the writer is a task.
+
+    A thread wakes the loop twice, and the second time may come late, which makes a turn more.
+    """
+    turns = Turns()
+    created = 0
+
+    def create(loop: asyncio.AbstractEventLoop, coroutine: Any, **fields: Any) -> asyncio.Task[Any]:
+        nonlocal created
+        created += 1
+        return asyncio.Task(coroutine, loop=loop, **fields)
+
+    async def main() -> None:
+        async with await begun(MemoryStorage() if kind == "memory" else FileStorage(tmp_path)) as journal:
+            asyncio.get_running_loop().set_task_factory(create)
+            before = turns.count
+            with Calls() as calls:
+                for _ in range(100):
+                    await journal.append(ITEM)
+                    await journal.sync_data()
+            taken = turns.count - before
+            asyncio.get_running_loop().set_task_factory(None)
+        assert created == 100
+        assert taken <= (4 if kind == "memory" else 5.2) * 100
+        # A commit: the queue of the writer, the tail, the data journal, the metrics, and in files the lane.
+        assert calls.library.total() <= (64 if kind == "memory" else 61) * 100, calls.told()
+
+    on_a_loop(turns, main)
