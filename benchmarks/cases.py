@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmarks.items import DICT_BYTES
-from benchmarks.ways import OWN, PEERS, WAYS
+from benchmarks.ways import OWN, OWN_ON_UVLOOP, PEERS, WAYS
 
 if TYPE_CHECKING:
     from benchmarks.items import Kind
@@ -52,7 +52,7 @@ class Case:
     name: str
     title: str
     measure: str
-    ways: tuple[str, ...] = (OWN, *PEERS)
+    ways: tuple[str, ...] = (OWN, OWN_ON_UVLOOP, *PEERS)
     kind: Kind = "bytes"
     item_bytes: int = 100
     preloaded: int = 0
@@ -175,7 +175,7 @@ def _durable(microseconds: int | None, scale: Scale) -> list[Case]:
     """W3 and W4 on one disk. The targets are for the modelled one with the quick sync."""
     disk = disk_name(microseconds)
     is_target = microseconds == MODELLED_MICROSECONDS[0]
-    ways = (OWN, *PEERS) if is_target or scale is FULL else scale.few
+    ways = (OWN, OWN_ON_UVLOOP, *PEERS) if is_target or scale is FULL else scale.few
     one = Case(
         name=f"W3 {disk}",
         title=f"{WORKLOADS['W3']}, {disk}",

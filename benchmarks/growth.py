@@ -471,8 +471,8 @@ The journal was closed, and is in the page cache. Opening reads the last section
 that is nearly full is the worst case. It is done twice in one process, the second time beside the ticker.
 """,
     "replay": """\
-Anonymous memory of the process at most, above what it had after the first item. Sections that were read stay open, with
-eight bytes for each of their items, up to `max_open_blobs` of them.
+Anonymous memory of the process at most, above what it had after the first item. A replay has one section open at a
+time, with eight bytes for each of its items.
 """,
     "flood": """\
 64 tasks append items of 1 KiB to a disk that takes 5 ms more for each write and each flush.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import os
 import sys
@@ -127,7 +128,9 @@ def main(argument: str) -> None:
     """Do a job, and print what came of it."""
     answer: dict[str, Any]
     try:
-        answer = asdict(asyncio.run(perform(Job.from_json(argument))))
+        job = Job.from_json(argument)
+        run = importlib.import_module("uvloop").run if WAYS[job.way].on_uvloop else asyncio.run
+        answer = asdict(run(perform(job)))
     except ImportError as error:
         answer = {"missing": str(error)}
     print(json.dumps(answer), flush=True)

@@ -35,6 +35,7 @@ class Way:
         lacks: Workloads that it cannot do.
         groups_commits: Whether concurrent commits share a sync without help: a hand-written group commit would add
             nothing, or does so in the loop.
+        on_uvloop: Whether the event loop is that of uvloop, not that of asyncio.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Way:
     packages: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     groups_commits: bool = False
+    on_uvloop: bool = False
 
     def make(self, directory: Path, kind: Kind = "bytes") -> Adapter:
         """Return an adapter for a journal in `directory`.
@@ -56,6 +58,7 @@ class Way:
 
 
 OWN = "posjournal"
+OWN_ON_UVLOOP = "posjournal-uvloop"
 
 WAYS = {
     way.name: way
@@ -67,6 +70,15 @@ WAYS = {
             place=Place.OWN,
             packages=("posjournal_async",),
             groups_commits=True,
+        ),
+        Way(
+            name=OWN_ON_UVLOOP,
+            module="posjournal",
+            adapter="PosJournal",
+            place=Place.OWN,
+            packages=("posjournal_async", "uvloop"),
+            groups_commits=True,
+            on_uvloop=True,
         ),
         Way(
             name="raw-loop",
@@ -122,7 +134,7 @@ WAYS = {
     )
 }
 
-PEERS = tuple(name for name in WAYS if name != OWN)
+PEERS = tuple(name for name in WAYS if name not in (OWN, OWN_ON_UVLOOP))
 HOPPING = tuple(name for name, way in WAYS.items() if way.place is Place.THREAD)
 # All that leave the event loop free, beside the library itself.
 NOT_BLOCKING = tuple(name for name in PEERS if WAYS[name].place is not Place.LOOP)

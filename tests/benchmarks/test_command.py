@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--adapters", "raw-loop,mysql"], "there is no adapter 'mysql'; there are posjournal, raw-loop"),
+        (
+            ["--adapters", "raw-loop,mysql"],
+            "there is no adapter 'mysql'; there are posjournal, posjournal-uvloop, raw-loop",
+        ),
         (["--workloads", "W12"], "there is no workload 'W12'; there are W1, W2"),
         (["--repetitions", "0"], "expected a number from 1 on, found '0'"),
         (["--fast"], "unrecognized arguments: --fast"),
