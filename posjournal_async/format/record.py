@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import enum
+import operator
 import struct
 from dataclasses import dataclass
 from itertools import repeat
-from operator import xor
 from typing import TYPE_CHECKING
 
 from crc32c import crc32c
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = [
     "COMPRESSED",
@@ -35,6 +35,9 @@ RECORD_HEAD = struct.Struct("<II")
 RECORD_HEAD_LENGTH = RECORD_HEAD.size
 
 _U32 = 0xFFFF_FFFF
+
+# The standard library's stub does not say what it takes.
+_xor: Callable[[int, int], int] = operator.xor  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def checksum(payload: bytes | memoryview, salt: int, position: int, word: int) -> int:
@@ -70,7 +73,7 @@ def records_of(payloads: Sequence[bytes], salt: int, position: int, compressed: 
     positions: Iterable[int] = range(low, low + len(payloads))
     if low + len(payloads) > _U32 + 1:
         positions = [expected & _U32 for expected in positions]
-    seeds = map(xor, map(xor, words, repeat(salt)), positions)
+    seeds = map(_xor, map(_xor, words, repeat(salt)), positions)
     parts = [b""] * (2 * len(payloads))
     parts[0::2] = map(RECORD_HEAD.pack, words, map(crc32c, payloads, seeds))
     parts[1::2] = payloads
