@@ -66,7 +66,8 @@ def pythons() -> dict[str, Path]:
 def passes(name: str, python: Path) -> bool:
     """Say whether the part passes on it."""
     print(f"== {name}", flush=True)
-    environment, part = dict(os.environ), PART
+    environment = dict(os.environ)
+    part: tuple[str, ...] = PART
     if name == "uvloop":
         environment["POSJOURNAL_LOOP"] = "uvloop"
     else:
