@@ -101,3 +101,18 @@ def test_the_part_for_other_pythons_is_there_and_an_unknown_one_is_refused(capsy
     assert [path for path in (*pythons.PART, *pythons.ASYNCIO_ONLY) if not (pythons.ROOT / path).exists()] == []
     assert pythons.main(["3.99"]) == 2
     assert capsys.readouterr().err.startswith("not found: 3.99; there are uvloop")
+
+
+def test_the_newest_python_is_the_last_that_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By version and not by letter; without another Python it is this one, on uvloop."""
+    tried: list[str] = []
+
+    def passes(name: str, _: Path) -> bool:
+        tried.append(name)
+        return True
+
+    monkeypatch.setattr(pythons, "passes", passes)
+    for found in ({"3.9": Path("nine"), "3.13": Path("thirteen")}, {}):
+        monkeypatch.setattr(pythons, "pythons", found.copy)
+        assert pythons.main(["newest"]) == 0
+    assert tried == ["3.13", "uvloop"]
