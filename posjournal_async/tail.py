@@ -38,7 +38,9 @@ class Tail:
         first: Position of the first record.
         stop: Position after the last one that the section has room for.
         starts: Where each record starts.
-        end: Byte after the last record.
+        written, handed, framed, end: The bytes of the picture.
+        flight, buffer: The records between them.
+        pending: The payloads behind them.
         limit: Byte that the next record may reach without anybody being asked; 0 to have everybody ask.
         most: Records that there may be without anybody being asked.
         blob: The data blob, once it was created.
@@ -78,9 +80,8 @@ class Tail:
         self.framed = end
         self.flight: bytes | bytearray = b""
         self.buffer = bytearray()
-        # Payloads that are no records yet, and the indices of those that are compressed.
         self.pending: list[bytes] = []
-        self._compressed: set[int] = set()
+        self._compressed: set[int] = set()  # indices in `pending`
         self.limit = 0
         self.most = 0
         self.blob: Blob | None = None

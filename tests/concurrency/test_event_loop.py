@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -290,3 +292,25 @@ async def test_a_call_that_handles_many_items_lets_others_run(how: str) -> None:
     other.cancel()
     assert steps >= 10
     await journal.close()
+
+
+FIRST_USE = """
+import asyncio, sys, tempfile
+from posjournal_async import Config, Context, FileStorage, Journal
+
+async def use(root):
+    before = set(sys.modules)
+    async with await Journal.init(Context(FileStorage(root)), Config(partition="orders")) as journal:
+        await journal.append({"order": 7})
+        await journal.sync()
+    print(sorted(set(sys.modules) - before))
+
+with tempfile.TemporaryDirectory() as root:
+    asyncio.run(use(root))
+"""
+
+
+def test_the_first_journal_of_a_process_reads_no_module_in() -> None:
+    """What it needs came with the library: reading a module in on the event loop waits for the disk (L1)."""
+    done = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
