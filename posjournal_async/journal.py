@@ -351,11 +351,12 @@ class Journal(Generic[T]):
         while True:
             generation = self._data.generation
             items: list[T] = []
-            for count, position in enumerate(wanted, 1):
+            for position in wanted:
+                self._reads_in_a_row += 1
+                if self._reads_in_a_row % _READ == 0:
+                    await asyncio.sleep(0)  # as in `read`
                 payload = self._payload_at_once(position)
                 items.append(await self.read(position) if payload is None else self._payloads.decode(payload, position))
-                if count % _READ == 0:
-                    await asyncio.sleep(0)
             if generation == self._data.generation:
                 return items  # else a rewind came between: they may be of two histories
 
