@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from posjournal_async.errors import InvalidConfiguration
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot, UnknownVersion, parse_slot
 from posjournal_async.format.header import FORMAT_VERSION
+from posjournal_async.sections import write_durably
 
 if TYPE_CHECKING:
     from posjournal_async.storage.protocols import Blob, Storage
@@ -94,14 +95,12 @@ class Checkpoint:
         may not be written. Writing the same bytes in the same place cannot tear them.
         """
         if self.slot.sequence:
-            await self._blob.write_at(self._place * SLOT_LENGTH, self.slot.to_bytes())
-            await self._blob.sync()
+            await write_durably(self._blob, self._place * SLOT_LENGTH, self.slot.to_bytes())
 
     async def write(self, slot: Slot) -> None:
         """Make this very slot durable, in the place of the one before the current one."""
         place = 1 - self._place
-        await self._blob.write_at(place * SLOT_LENGTH, slot.to_bytes())
-        await self._blob.sync()
+        await write_durably(self._blob, place * SLOT_LENGTH, slot.to_bytes())
         self.slot = slot
         self._place = place
 

@@ -21,6 +21,7 @@ import asyncio
 import copy
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -46,6 +47,10 @@ __all__ = ["Refusal", "Writer"]
 
 # Items appended between two looks at the event loop, in a run that is longer.
 _RUN_SLICE = 1024
+
+# Bytes of a section that wait for a sync, roughly: then they are synced though nobody asks, while appends go on in
+# memory. Otherwise all of a section is flushed when it is full, and appends wait meanwhile for room in the buffer.
+_MOST_UNSYNCED = 2**20
 
 
 @dataclass(slots=True, eq=False)
@@ -291,7 +296,7 @@ class Writer:
             elif self._wanted_data > self.durable:
                 await self._commit_data()
             elif data.oldest.unhanded >= PIECE or self._is_room_wanted():
-                await self._write()
+                await (self._commit_data() if data.oldest.unsynced >= _MOST_UNSYNCED else self._write())
             self._admit()
         if self._turns and self._turns[0].operation is not None:
             await self._carry_out(self._turns[0])
@@ -333,25 +338,10 @@ class Writer:
 
         The offsets may become durable first: recovery believes nothing that they say about an unsealed section.
         """
-        failures: list[BaseException] = []
+        await _both(partial(self._sync_data, tail), partial(self._offsets.sync, tail))
 
-        async def sync_data() -> None:
-            try:
-                self._became_durable(await self._data.write_durably(tail))
-            except BaseException as error:  # noqa: BLE001 - raised below, as itself and not in a group
-                failures.append(error)
-
-        async def sync_offsets() -> None:
-            try:
-                await self._offsets.sync(tail)
-            except BaseException as error:  # noqa: BLE001 - raised below, as itself and not in a group
-                failures.append(error)
-
-        async with anyio.create_task_group() as both:
-            both.start_soon(sync_data)
-            both.start_soon(sync_offsets)
-        if failures:
-            raise failures[0]
+    async def _sync_data(self, tail: Tail) -> None:
+        self._became_durable(await self._data.write_durably(tail))
 
     async def _seal(self) -> None:
         """Commit the oldest section as a whole, and keep it for reading."""
@@ -365,10 +355,15 @@ class Writer:
         self._metrics.count("sections_sealed", 1, self._label)
 
     async def _create(self, tail: Tail) -> None:
-        """Make the blobs of a section if they are missing; the one before it is sealed."""
-        if tail.blob is None:
+        """Make the blobs of a section if they are missing; the one before it is sealed.
+
+        At the same time: if a crash leaves an index without data, recovery removes it.
+        """
+        if tail.blob is None and tail.index is None:
+            await _both(partial(self._data.create, tail), partial(self._offsets.create, tail))
+        elif tail.blob is None:
             await self._data.create(tail)
-        if tail.index is None:
+        elif tail.index is None:
             await self._offsets.create(tail)
 
     async def _carry_out(self, turn: _Turn) -> None:
@@ -505,6 +500,23 @@ class Writer:
             waiters.popleft()  # after it was answered: nobody is forgotten by an interruption
             count += 1
         return count
+
+
+async def _both(*steps: Callable[[], Awaitable[None]]) -> None:
+    """Take two steps at the same time, and wait for both also when one of them fails; its failure is raised."""
+    failures: list[BaseException] = []
+
+    async def take(step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+        except BaseException as error:  # noqa: BLE001 - raised below, as itself and not in a group
+            failures.append(error)
+
+    async with anyio.create_task_group() as both:
+        for step in steps:
+            both.start_soon(take, step)
+    if failures:
+        raise failures[0]
 
 
 class Refusal(Exception):

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from posjournal_async.format.header import Header, Kind
+from posjournal_async.sections import write_durably
 from posjournal_async.tail import LARGEST_SIZE, Tail
 
 if TYPE_CHECKING:
@@ -173,19 +174,13 @@ class DataJournal:
     async def write_durably(self, tail: Tail) -> int:
         """Write what is buffered of a section and make all of it durable; return the size that is durable then."""
         assert tail.blob is not None
-        blob = tail.blob
-        # As isinstance(blob, WritesDurably), which takes longer than all else of a commit that is done here.
-        write_durably_at = getattr(blob, "write_durably_at", None)
         size = tail.size
-        if not tail.unhanded:
-            await blob.sync()
-        elif write_durably_at is not None:
-            await write_durably_at(tail.written, tail.take_off())
+        if tail.unhanded:
+            await write_durably(tail.blob, tail.written, tail.take_off())
             self._landed += tail.land()
-        else:
-            await blob.write_at(tail.written, tail.take_off())
-            self._landed += tail.land()
-            await blob.sync()
+        elif tail.unsynced:
+            await tail.blob.sync()
+        tail.synced = tail.written
         return size
 
     async def create(self, tail: Tail) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from posjournal_async.format.header import HEADER_LENGTH, Header, Kind
-from posjournal_async.sections import Sections, closed_on_error
+from posjournal_async.sections import Sections, closed_on_error, write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,19 +37,13 @@ class OffsetsJournal:
         tail.index = await self._sections.create(_header_of(tail.header))
         tail.indexed = 0
 
-    async def write(self, tail: Tail) -> None:
-        """Write the entries that the blob does not have; `sync` makes them durable."""
-        assert tail.index is not None
-        count = len(tail.starts)
-        if tail.indexed < count:
-            await tail.index.write_at(HEADER_LENGTH + tail.indexed * _ENTRY, _bytes_of(tail.starts[tail.indexed :]))
-            tail.indexed = count
-
     async def sync(self, tail: Tail) -> None:
         """Write the entries that the blob does not have, and make all of them durable."""
         assert tail.index is not None
-        await self.write(tail)
-        await tail.index.sync()
+        count = len(tail.starts)
+        entries = _bytes_of(tail.starts[tail.indexed :])
+        await write_durably(tail.index, HEADER_LENGTH + tail.indexed * _ENTRY, entries)
+        tail.indexed = count
 
     async def cut(self, tail: Tail) -> None:
         """Drop the entries behind those of the section, durably."""

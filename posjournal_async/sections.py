@@ -12,9 +12,11 @@ from posjournal_async.storage.protocols import RemovesMany
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
+    from typing_extensions import Buffer
+
     from posjournal_async.storage.protocols import Blob, Storage
 
-__all__ = ["Sections", "closed_on_error"]
+__all__ = ["Sections", "closed_on_error", "write_durably"]
 
 _NAME_LENGTH = 8
 
@@ -53,8 +55,7 @@ class Sections:
         """
         blob, _ = await self._storage.open(self.partition, _name_of(header.section))
         async with closed_on_error(blob):
-            await blob.write_at(0, header.to_bytes())
-            await blob.sync()
+            await write_durably(blob, 0, header.to_bytes())
         return blob
 
     async def remove(self, sections: Iterable[int]) -> None:
@@ -89,6 +90,17 @@ async def closed_on_error(*blobs: Blob) -> AsyncGenerator[None]:
             except StorageError as closing_error:
                 error.add_note(f"closing a blob failed too: {closing_error}")
         raise
+
+
+async def write_durably(blob: Blob, offset: int, data: Buffer) -> None:
+    """Write and sync, in one operation where the blob has one. `data` must not change until it is done."""
+    # As isinstance(blob, WritesDurably), which takes longer than all else of a commit that is done on the event loop.
+    write_durably_at = getattr(blob, "write_durably_at", None)
+    if write_durably_at is not None:
+        await write_durably_at(offset, data)
+    else:
+        await blob.write_at(offset, data)
+        await blob.sync()
 
 
 def _name_of(section: int) -> bytes:

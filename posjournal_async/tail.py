@@ -26,8 +26,8 @@ class Tail:
 
     By byte of the data blob, in order:
 
-        64 ........ written ........ handed ........ framed ........ end
-           in storage       in flight       in buffer       pending
+        64 ........ synced ........ written ........ handed ........ framed ........ end
+            durable         in storage      in flight       in buffer       pending
 
     An append leaves its payload as it is: making records of many at once (`frame`) costs half of making each alone.
     `buffer` has the records that were made, `flight` those that are with the storage, and does not change. A record is
@@ -38,8 +38,8 @@ class Tail:
         first: Position of the first record.
         stop: Position after the last one that the section has room for.
         starts: Where each record starts.
-        written, handed, framed, end: The bytes of the picture.
-        flight, buffer: The records between them.
+        synced, written, handed, framed, end: The bytes of the picture.
+        flight, buffer: The records between `written`, `handed` and `framed`.
         pending: The payloads behind them.
         limit: Byte that the next record may reach without anybody being asked; 0 to have everybody ask.
         most: Records that there may be without anybody being asked.
@@ -65,6 +65,7 @@ class Tail:
         "pending",
         "starts",
         "stop",
+        "synced",
         "written",
     )
 
@@ -75,6 +76,7 @@ class Tail:
         self.stop = (header.section + 1) * header.items_per_section
         self.starts: array[int] = array("Q") if starts is None else starts
         self.end = end
+        self.synced = end
         self.written = end
         self.handed = end
         self.framed = end
@@ -107,6 +109,11 @@ class Tail:
     def unhanded(self) -> int:
         """Bytes of records that the storage was not given yet."""
         return self.end - self.handed
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes of records that are not known to be durable."""
+        return self.end - self.synced
 
     # Growing. No check of room: that is the caller's.
 

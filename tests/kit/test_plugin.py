@@ -239,7 +239,7 @@ def test_the_bugs_of_the_example_are_found_and_tried_again(outbox: pytest.Pytest
             "*Extra items in the left set:",
             "E * crash at moment *, right after telling, after telling [[]('accepted', *state *, *",
             "E *ItemPruned: position: expected one from the pruning boundary 3 on, found 2",
-            "E * crash at moment *, in the * of *, after telling *'sent'*state *, power cut",
+            "E * crash at moment *, in the * of *, after telling *'sent'*state *, *",
         ]
     )
     hasty, forgetful = lines_again(result.outlines)
