@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ USAGE = """\
 usage: python3 run.py demo [FILE|-]   write a stream into a journal, kill the writer half-way, start it again, compare
        python3 run.py test [ARGS]     the tests; ARGS go to pytest
        python3 run.py check           ruff, ruff format, mypy and pyright
+       python3 run.py docs            build the documentation; every warning is an error
        python3 run.py long            all of the following at length: the tests, the mutants, an hour of fuzzing
        python3 run.py long ARGS       the tests at length; ARGS go to pytest
        python3 run.py mutants [NAMES] put known bugs into copies of the library, and see the tests find each
@@ -36,6 +38,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "demo": (),
     "test": ("test",),
     "check": ("test", "lint"),
+    "docs": ("test", "docs"),  # the reference shows the testing kit too, which needs pytest
     "long": ("test", "fuzz"),
     "mutants": ("test",),
     "fuzz": ("test", "fuzz"),
@@ -51,6 +54,9 @@ DURASTREAM = "durastream==0.0.1a3"
 
 # One process for each core, and whoever is done helps the others.
 IN_PARALLEL = ("-n", "auto", "--dist", "worksteal")
+
+# Everything is read again, so that each warning is given again; nothing is fetched.
+DOCS = ("-m", "sphinx", "-b", "html", "-E", "-a", "-n", "-W", "--keep-going", "-q")
 
 CHECKS = (
     ("ruff", "check", "."),
@@ -73,13 +79,14 @@ def main(arguments: list[str]) -> int:
     if command not in GROUPS:
         print(USAGE, end="", file=sys.stderr)
         raise Trouble(f"there is no command {command!r}")
-    if command == "check" and rest:
-        raise Trouble(f"check takes no arguments, and was given {' '.join(rest)}")
+    alone = {"check": check, "docs": docs}
+    if command in alone and rest:
+        raise Trouble(f"{command} takes no arguments, and was given {' '.join(rest)}")
     prepare(GROUPS[command])
     if command == "bench":
         prepare_durastream()
-    if command == "check":
-        return check()
+    if command in alone:
+        return alone[command]()
     if command == "test":
         return run("-m", "pytest", *IN_PARALLEL, *rest, cwd=ROOT)
     if command == "long":
@@ -167,6 +174,15 @@ def check() -> int:
             failed.append(" ".join([tool, *(argument for argument in rest[:1] if argument.isalpha())]))
     print(f"failed: {', '.join(failed)}" if failed else "all checks passed")
     return 1 if failed else 0
+
+
+def docs() -> int:
+    """Build the pages of `docs` into `build/docs`, and say where they are; return 1 if there was a warning."""
+    built = ROOT / "build" / "docs"
+    shutil.rmtree(built, ignore_errors=True)  # a page that is gone would stay
+    code = run(*DOCS, "docs", str(built), cwd=ROOT)
+    print("the documentation has errors" if code else f"built: {built / 'index.html'}")
+    return 1 if code else 0
 
 
 def run(*arguments: str, cwd: Path | None = None, quiet: bool = False) -> int:

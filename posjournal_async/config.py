@@ -47,6 +47,7 @@ class Config(Generic[T]):
         TypeError: A value is of the wrong type.
 
     Example:
+        >>> from posjournal_async import Config
         >>> Config(partition="orders", items_per_section=1_000).write_buffer
         1048576
     """
@@ -98,7 +99,7 @@ class Context:
         label: Name of this part of the service in metrics, "" for none.
 
     Example:
-        >>> from posjournal_async import MemoryStorage
+        >>> from posjournal_async import Context, MemoryStorage
         >>> Context(MemoryStorage(), label="shop").with_label("orders").label
         'shop_orders'
     """

@@ -29,7 +29,20 @@ __all__ = [
 
 
 class JournalError(Exception):
-    """The root of all errors of a journal."""
+    """The root of all errors of a journal.
+
+    Example:
+        >>> import asyncio
+        >>> from posjournal_async import Config, Context, Journal, JournalError, MemoryStorage
+        >>> async def main() -> None:
+        ...     async with await Journal.init(Context(MemoryStorage()), Config(partition="orders")) as journal:
+        ...         try:
+        ...             await journal.read(7)
+        ...         except JournalError as error:
+        ...             print(type(error).__name__, error.position, error.size)
+        >>> asyncio.run(main())
+        ItemOutOfRange 7 0
+    """
 
 
 class PositionError(JournalError, IndexError):
@@ -133,13 +146,13 @@ class SizeOverflow(AppendError):
 
 
 class CodecError(JournalError):
-    """An item could not be encoded, decoded or decompressed.
+    """An item could not be encoded, and was not appended; or could not be decoded or decompressed, and stays as it is.
 
     Attributes:
         codec: Name of the codec, or "zstd".
         doing: "encode", "decode" or "decompress".
         reason: What the codec said.
-        position: The item's position where it is known, else None.
+        position: The item's position when it was read, else None.
     """
 
     def __init__(self, codec: str, doing: str, reason: str, position: int | None = None) -> None:
@@ -156,6 +169,9 @@ class CodecError(JournalError):
 
 class Corruption(JournalError):
     """What is stored is not what was written, and no crash explains it. Nothing was changed.
+
+    From opening, the journal cannot be opened, and the next try says the same. From reading, other positions can be
+    read, and appending goes on.
 
     Attributes:
         what: What was looked at.
@@ -195,6 +211,9 @@ class Corruption(JournalError):
 class InvalidConfiguration(JournalError):
     """The configuration contradicts what is stored, or itself. Nothing was changed.
 
+    Raised when a `Config` is made, and when a journal is opened with another `items_per_section`, codec or format
+    version than it has on disk.
+
     Attributes:
         what: The field or thing in question.
         expected: What it had to be.
@@ -216,6 +235,8 @@ class InvalidConfiguration(JournalError):
 
 class JournalLocked(JournalError, OSError):
     """Somebody has the journal open: another journal of this process, or another process.
+
+    The lock of a process that died is gone with it, so whoever holds it is alive.
 
     Attributes:
         partition: The partition that is locked.
@@ -253,6 +274,8 @@ class JournalClosed(JournalError):
 class JournalFailed(JournalError):
     """An earlier operation failed, and the journal refuses to guess: close it and open it again to recover.
 
+    Raised by whatever would change the journal. Positions below the durable size can be read.
+
     Attributes:
         partition: Base name of the journal.
         cause: The first failure.
@@ -270,7 +293,9 @@ class JournalFailed(JournalError):
 
 
 class StorageError(JournalError, OSError):
-    """The storage could not do what it was asked for.
+    """The storage could not do what it was asked for: the form in which errors of the system come.
+
+    When a change failed, the journal has failed with it; a read that failed may be tried again.
 
     Attributes:
         partition: Partition of the storage.

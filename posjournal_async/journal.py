@@ -156,7 +156,11 @@ class Journal(Generic[T]):
         """Open a journal, creating it if it is missing, and repair what a crash left.
 
         Everything that it shows is durable when this returns. Cancelling stops the waiting; the opening is then
-        finished and undone behind the scenes, and the lock is free after that.
+        finished and undone behind the scenes, and the lock is free after that. A crash inside loses nothing.
+
+        Args:
+            context: What the journal runs on.
+            config: How it is kept; a new journal records its `items_per_section` and the name of its codec.
 
         Raises:
             Corruption: What is stored is not what was written, and no crash explains it; nothing was changed.
@@ -171,7 +175,7 @@ class Journal(Generic[T]):
         """Replace whatever exists by an empty journal whose next append gets position `size`.
 
         All positions below `size` count as pruned. A crash inside leaves the old journal whole, or a reset that the
-        next `init` finishes.
+        next `init` finishes. A cancelled call is finished behind the scenes, and the lock is free after that.
 
         Args:
             context: What the journal runs on.
@@ -193,7 +197,8 @@ class Journal(Generic[T]):
 
         What it holds of them is kept: items before the section of `positions.start` are pruned, items from
         `positions.stop` on are discarded. A journal that is empty, ends at or before the start, or begins after it, is
-        reset to the start.
+        reset to the start. A crash inside leaves what one in `prune`, `rewind` or `init_at_size` leaves, and doing it
+        again does the rest. A cancelled call is finished behind the scenes, and the lock is free after that.
 
         Args:
             context: What the journal runs on.
@@ -204,6 +209,10 @@ class Journal(Generic[T]):
             ValueError: The range is empty, negative, or has another step.
             SizeOverflow: Its start is 2**64 - 1 or more.
             TypeError: It is no range.
+            Corruption: As `init`.
+            InvalidConfiguration: As `init`.
+            JournalLocked: As `init`.
+            StorageError: As `init`.
         """
         if not isinstance(positions, range):
             raise TypeError(f"positions: expected a range, found {type(positions).__name__}")
@@ -234,7 +243,18 @@ class Journal(Generic[T]):
         """Open a journal in files: `async with Journal.open("./data/orders") as journal`.
 
         The last part of the path is the partition, the rest the root of a `FileStorage`. The keywords are those of
-        `Config`. What comes back can be entered, or awaited for a journal that its holder closes.
+        `Config`, and a wrong one is refused at once, as there. What comes back can be entered, or awaited for a journal
+        that its holder closes; either does what `init` does, and raises what it raises.
+
+        Example:
+            >>> import asyncio, tempfile
+            >>> from posjournal_async import Journal
+            >>> async def main(root: str) -> None:
+            ...     async with Journal.open(f"{root}/orders", items_per_section=1_000) as journal:
+            ...         print(await journal.append("paid"))
+            >>> with tempfile.TemporaryDirectory() as root:
+            ...     asyncio.run(main(root))
+            0
         """
         place = Path(path)
         return Opening(Context(FileStorage(place.parent)), Config(partition=place.name, **config))
@@ -291,7 +311,10 @@ class Journal(Generic[T]):
 
         Raises:
             EmptyAppend: There is no item.
-            AppendError, CodecError, StorageError: As `append`; nothing was appended unless it was a `StorageError`.
+            CodecError: As `append`.
+            ItemTooLarge: As `append`.
+            SizeOverflow: As `append`.
+            StorageError: As `append`; otherwise nothing was appended.
         """
         self._check_here()
         self._check_open()
@@ -317,6 +340,7 @@ class Journal(Generic[T]):
             ItemPruned: `position` is below the pruning boundary.
             Corruption: The record is not what was written; nothing was changed.
             CodecError: The codec or the decompression refused the bytes.
+            StorageError: The storage could not read; the journal has not failed.
             JournalFailed: The journal has failed, and the position is not below the durable size.
         """
         if get_ident() != self._thread or not self._is_running():
@@ -338,7 +362,11 @@ class Journal(Generic[T]):
 
         Raises:
             ValueError: The positions do not increase.
-            PositionError, Corruption, CodecError, JournalFailed: As `read`, for the first position that is concerned.
+            PositionError: `ItemOutOfRange` or `ItemPruned`, as `read`.
+            Corruption: As `read`.
+            CodecError: As `read`.
+            StorageError: As `read`.
+            JournalFailed: As `read`.
         """
         self._check_here()
         self._check_open()
@@ -380,12 +408,16 @@ class Journal(Generic[T]):
 
         Args:
             start: First position; equal to the size it is an empty stream.
-            buffer: Bytes of read-ahead, at least 1.
+            buffer: Bytes of read-ahead, at least 1; 256 KiB unless given.
 
         Raises:
             ItemOutOfRange: `start` is beyond the size; or in the stream, the position was discarded by `rewind`.
             ItemPruned: `start` is below the pruning boundary; or in the stream, the position was pruned.
-            Corruption, CodecError, StorageError: In the stream, at the position concerned, which ends it.
+            Corruption: In the stream, at the position concerned, which ends it.
+            CodecError: In the stream, likewise.
+            StorageError: In the stream, likewise.
+            JournalClosed: In the stream, when the journal was closed meanwhile.
+            JournalFailed: In the stream, when the journal failed and the position is not below the durable size.
         """
         snapshot, buffer = self._snapshot(start, buffer)
         return replay(self._reader, self._payloads, snapshot, self._data.items_per_section, buffer)
@@ -393,7 +425,8 @@ class Journal(Generic[T]):
     def replay_batches(self, start: int, buffer: int = _DEFAULT_BUFFER) -> AsyncGenerator[tuple[int, list[T]], None]:
         """Stream the items as `replay` does, in lists with the position of the first item in each; cheaper per item.
 
-        A list holds what a third of `buffer` bytes hold, at least one item, and all of one section.
+        A list holds what a third of `buffer` bytes hold, at least one item, and all of one section. What was pruned or
+        discarded meanwhile is seen between two lists. Arguments and errors are those of `replay`.
         """
         snapshot, buffer = self._snapshot(start, buffer)
         return replay_batches(self._reader, self._payloads, snapshot, self._data.items_per_section, buffer)
@@ -421,8 +454,11 @@ class Journal(Generic[T]):
         """Remove sections whose items all lie below `min_position`, and say whether there were any.
 
         Capped at the size, and rounded down to the start of a section. Everything retained is durable before anything
-        is removed. Durable when it returns, and the space is back. A cancelled prune does not happen, or is finished
-        behind the scenes.
+        is removed. Durable when it returns, and the space is back. A crash inside leaves the old boundary or the new
+        one. A cancelled prune does not happen, or is finished behind the scenes.
+
+        Args:
+            min_position: The first position that has to stay, in items; the section that it lies in stays as a whole.
 
         Raises:
             StorageError: The storage failed, and with it the journal.
@@ -476,10 +512,12 @@ class Journal(Generic[T]):
     async def sync(self) -> None:
         """Do what `sync_data` does, and leave nothing for the next open to rebuild.
 
-        Data and offsets are synced at the same time, then the checkpoint.
+        Data and offsets are synced at the same time, then the checkpoint. A cancelled call stops waiting, and the sync
+        goes on.
 
         Raises:
-            StorageError, JournalFailed: As `sync_data`.
+            StorageError: As `sync_data`.
+            JournalFailed: As `sync_data`.
         """
         self._check_here()
         self._check_open()
@@ -509,7 +547,7 @@ class Journal(Generic[T]):
         return range(self._data.boundary, self._data.size)
 
     def durable_size(self) -> int:
-        """Return the size up to which every item survives any crash."""
+        """Return the size up to which every item survives any crash: each position below it, in items."""
         self._check_here()
         self._check_open()
         return min(self._writer.durable, self._data.size)
@@ -547,7 +585,8 @@ class Journal(Generic[T]):
     async def destroy(self) -> None:
         """Remove everything, then release the lock: nothing of the journal is left.
 
-        A crash inside leaves the journal whole, or one that the next `init` finds empty at size 0.
+        A crash inside leaves the journal whole, or one that the next `init` finds empty at size 0. A cancelled call is
+        finished behind the scenes.
 
         Raises:
             JournalFailed: The journal has failed; open it again first.

@@ -15,7 +15,9 @@ PACKAGE = ROOT / "posjournal_async"
 
 # From top to bottom. A folder stands for its modules, unless these are listed themselves.
 LAYERS = [
+    "__main__",  # the door of the command
     "cli",  # for people, on top of everything
+    "inspection",  # for the command: looks at a journal from outside
     "testing",  # for authors of storages: uses the library, and is not used by it
     "__init__",
     "journal",
@@ -39,6 +41,7 @@ LAYERS = [
     "format.record",
     "format.header",
     "format.__init__",
+    "storage.readonly",
     "storage.file",
     "storage.memory",
     "storage.directory",
@@ -52,7 +55,7 @@ LAYERS = [
 ]
 
 # Rooms whose modules stand at one level, and may import each other as long as that makes no circle.
-OPEN_ROOMS = {"cli", "testing"}
+OPEN_ROOMS = {"cli", "inspection", "testing"}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def test_without_a_command_it_prints_the_usage() -> None:
     """All commands are listed, and nothing is installed for that."""
     done = subprocess.run([sys.executable, str(DOOR)], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0
-    assert all(f"run.py {command}" in done.stdout for command in ("demo", "test", "check", "bench", "pythons"))
+    assert all(f"run.py {command}" in done.stdout for command in ("demo", "test", "check", "docs", "bench", "pythons"))
 
 
 def test_an_unknown_command_is_refused() -> None:
@@ -40,6 +40,16 @@ def test_an_unknown_command_is_refused() -> None:
     done = subprocess.run([sys.executable, str(DOOR), "tset"], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert done.stderr.endswith("run.py: there is no command 'tset'\n")
+
+
+@pytest.mark.parametrize("command", ["check", "docs"])
+def test_a_command_without_arguments_refuses_them(command: str) -> None:
+    """Before anything is installed."""
+    done = subprocess.run(
+        [sys.executable, str(DOOR), command, "x"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"run.py: {command} takes no arguments, and was given x\n"
 
 
 def test_a_python_without_ensurepip_says_what_to_install(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,10 +57,11 @@ class FileStorage:
 
     Args:
         root: Directory of the partitions; made when something is first opened.
-        threads: Calls that may be under way at once.
+        threads: Calls that may be under way at once, at least 1.
 
     Example:
         >>> import asyncio, tempfile
+        >>> from posjournal_async import FileStorage
         >>> async def main(root: str) -> bytes:
         ...     blob, _ = await FileStorage(root).open("notes", b"first")
         ...     await blob.write_at(0, b"hello")

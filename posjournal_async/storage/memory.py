@@ -24,6 +24,8 @@ class MemoryStorage:
     and then lets other tasks run once.
 
     Example:
+        >>> import asyncio
+        >>> from posjournal_async import MemoryStorage
         >>> async def main() -> bytes:
         ...     storage = MemoryStorage()
         ...     blob, length = await storage.open("orders_data", b"first")

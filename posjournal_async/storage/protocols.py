@@ -60,7 +60,10 @@ def check_blob_name(name: bytes) -> None:
 
 
 class Blob(Protocol):
-    """A byte sequence that is open. Offsets and lengths are in bytes."""
+    """A byte sequence that is open. Offsets and lengths are in bytes, from 0.
+
+    A call that fails raises `StorageError`; so does any but `close` on a blob that was closed.
+    """
 
     def read_at(self, offset: int, length: int) -> Awaitable[bytes]:
         """Return the bytes from `offset` on: `length` of them, fewer only where the blob ends."""
@@ -92,7 +95,11 @@ class Lock(Protocol):
 
 
 class Storage(Protocol):
-    """Where partitions of named blobs are kept."""
+    """Where partitions of named blobs are kept.
+
+    A partition is named by 1 to 64 of `A-Z a-z 0-9 _ -`, a blob by 1 to 64 bytes: other names raise `ValueError`,
+    before anything happens. What fails raises `StorageError`.
+    """
 
     async def open(self, partition: str, name: bytes) -> tuple[Blob, int]:
         """Open a blob, creating it (durably) if it is missing; return it with its length in bytes."""

@@ -52,7 +52,7 @@ class _Partition:
 
 
 class CrashStorage:
-    """A storage whose machine may crash.
+    """A storage whose machine may crash: it remembers what was synced, and gives out what a crash may leave.
 
     Attributes:
         calls: How many calls changed, or were to change, something.
@@ -61,6 +61,23 @@ class CrashStorage:
         log: What was done: the call, the partition, the blob's number, and a byte or a length where there is one.
         fail_sync: Partition in which the next sync fails, as it does when the device refused pages: they go on being
             visible, count as clean from then on, and are never written unless they are changed again.
+
+    Example:
+        >>> import asyncio
+        >>> from posjournal_async import Config, Context, Journal
+        >>> from posjournal_async.testing import CrashStorage
+        >>> async def main() -> None:
+        ...     storage, config = CrashStorage(), Config(partition="orders")
+        ...     journal = await Journal.init(Context(storage), config)
+        ...     await journal.append("paid")
+        ...     await journal.sync_data()
+        ...     await journal.append("sent")
+        ...     for left in storage.states():
+        ...         async with await Journal.init(Context(left), config) as again:
+        ...             print(again.bounds(), await again.read(0))
+        ...     await journal.close()
+        >>> asyncio.run(main())
+        range(0, 1) paid
     """
 
     def __init__(self) -> None:

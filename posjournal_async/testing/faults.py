@@ -33,7 +33,7 @@ class FaultyStorage(WrappedStorage):
         inner: The storage.
         fail_at: Number of the call that fails, from 1; 0 for none. It may be set at any time.
         once: Whether only that call fails.
-        code: The error number.
+        code: The error number, as in `errno`.
         keep: How many bytes of a failed write are in the blob all the same, from the first on, given their number;
             likewise how many blobs of a failed removal of many are gone. None unless said otherwise.
         takes_effect: Whether any other failed call has done its work all the same: the blob is made or removed, the
@@ -47,8 +47,9 @@ class FaultyStorage(WrappedStorage):
     Example:
         Let each call of a service fail in turn, and see what the service makes of it:
 
-        >>> import asyncio, itertools
-        >>> from posjournal_async import Config, Context, Journal, MemoryStorage
+        >>> import asyncio, errno, itertools
+        >>> from posjournal_async import Config, Context, Journal, MemoryStorage, Storage, StorageError
+        >>> from posjournal_async.testing import FaultyStorage
         >>> async def serve(storage: Storage) -> None:
         ...     async with await Journal.init(Context(storage), Config(partition="orders")) as journal:
         ...         await journal.append("paid")

@@ -25,6 +25,25 @@ class GatedStorage(WrappedStorage):
 
     Attributes:
         held: The calls that wait, in the order in which they were made.
+
+    Example:
+        >>> import asyncio
+        >>> from posjournal_async import Config, Context, Journal, MemoryStorage
+        >>> from posjournal_async.testing import GatedStorage
+        >>> async def main() -> None:
+        ...     gated = GatedStorage(MemoryStorage())
+        ...     async with await Journal.init(Context(gated), Config(partition="orders")) as journal:
+        ...         gated.hold(lambda call: call.what == "sync")
+        ...         await journal.append("paid")
+        ...         syncing = asyncio.ensure_future(journal.sync_data())
+        ...         call = await gated.until_held()
+        ...         print(call.partition, syncing.done(), journal.durable_size())
+        ...         gated.let_all_go()
+        ...         await syncing
+        ...         print(journal.durable_size())
+        >>> asyncio.run(main())
+        orders_data False 0
+        1
     """
 
     def __init__(self, inner: Storage) -> None:
@@ -39,11 +58,15 @@ class GatedStorage(WrappedStorage):
         return [call for call, gate in self._waiting if not gate.done()]
 
     def hold(self, holds: Callable[[Call], bool]) -> None:
-        """Hold the calls of which `holds` is true from now on."""
+        """Hold the calls of which `holds` is true from now on; those that are held already stay so."""
         self._holds = holds
 
     async def until_held(self, count: int = 1) -> Call:
-        """Wait until so many calls are held, and return the one that came first."""
+        """Wait until so many calls are held, and return the one that came first.
+
+        Raises:
+            TimeoutError: They did not come within 30 seconds.
+        """
         async with asyncio.timeout(30):  # a call that never comes fails the test instead of stopping it
             while len(self.held) < count:
                 self._arrived.clear()

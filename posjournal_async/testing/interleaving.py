@@ -50,6 +50,8 @@ def run_interleaved(main: Coroutine[Any, Any, T], seed: int) -> T:
     Example:
         A race that the usual order of tasks hides, and that each seed which finds it finds again:
 
+        >>> import asyncio
+        >>> from posjournal_async.testing import run_interleaved
         >>> async def main() -> str:
         ...     settings: dict[str, str] = {}
         ...     async def load() -> None:

@@ -71,6 +71,7 @@ class OrderingMonitor(WrappedStorage):
     Example:
         >>> import asyncio
         >>> from posjournal_async import Config, Context, Journal, MemoryStorage
+        >>> from posjournal_async.testing import OrderingMonitor
         >>> async def main() -> None:
         ...     with OrderingMonitor(MemoryStorage()) as monitor:
         ...         journal = await Journal.init(Context(monitor), Config(partition="orders"))

@@ -72,15 +72,16 @@ async def crash_points(
     Example:
         >>> import asyncio
         >>> from posjournal_async import Config, Context, Journal
-        >>> async def service(storage: CrashStorage, tell: Callable[[str], None]) -> None:
+        >>> from posjournal_async.testing import crash_points
+        >>> async def service(storage, tell):
         ...     journal = await Journal.init(Context(storage), Config(partition="orders"))
         ...     await journal.append("an order")
         ...     await journal.sync_data()
         ...     tell("an order")
         ...     await journal.close()
-        >>> async def check(storage: CrashStorage, told: Sequence[str]) -> None:
+        >>> async def check(storage, told):
         ...     journal = await Journal.init(Context(storage), Config(partition="orders"))
-        ...     assert [await journal.read(position) for position in journal.bounds()][: len(told)] == list(told)
+        ...     assert [await journal.read(position) for position in journal.bounds()][: len(told)] == told
         ...     await journal.close()
         >>> asyncio.run(crash_points(service, check)) > 100
         True

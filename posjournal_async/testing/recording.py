@@ -21,7 +21,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happened to a call: "begin", then "end" or "fail"."""
+    """What happened to a call.
+
+    Attributes:
+        phase: "begin", then "end" or "fail".
+        call: The call.
+    """
 
     phase: str
     call: Call
@@ -32,6 +37,21 @@ class RecordingStorage(WrappedStorage):
 
     Attributes:
         events: Beginnings and ends of all calls, in order.
+
+    Example:
+        >>> import asyncio
+        >>> from posjournal_async import Config, Context, Journal, MemoryStorage
+        >>> from posjournal_async.testing import RecordingStorage
+        >>> async def main() -> None:
+        ...     recording = RecordingStorage(MemoryStorage())
+        ...     async with await Journal.init(Context(recording), Config(partition="orders")) as journal:
+        ...         await journal.append("paid")
+        ...         recording.events.clear()
+        ...         await journal.sync_data()
+        ...         data = recording.calls(lambda call: call.partition == "orders_data")
+        ...         print([call.what for call in data])
+        >>> asyncio.run(main())
+        ['open', 'write_at', 'sync', 'write_at', 'sync']
     """
 
     def __init__(self, inner: Storage) -> None:

@@ -51,7 +51,7 @@ class StorageContract:
 
     Example:
         >>> import pytest
-        >>> from posjournal_async.storage.memory import MemoryStorage
+        >>> from posjournal_async import MemoryStorage
         >>> from posjournal_async.testing import StorageContract
         >>> class TestMemoryStorage(StorageContract):
         ...     @pytest.fixture

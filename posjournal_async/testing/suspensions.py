@@ -30,7 +30,7 @@ class StrikeAt(Generic[T]):
 
     Example:
         >>> import asyncio
-        >>> from posjournal_async.testing.suspensions import StrikeAt
+        >>> from posjournal_async.testing import StrikeAt
         >>> async def service(done: list[str]) -> None:
         ...     done.append("read")
         ...     await asyncio.sleep(0)

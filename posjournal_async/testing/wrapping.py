@@ -58,13 +58,37 @@ def is_data_sync(call: Call) -> bool:
 
 
 class WrappedStorage:
-    """A storage that passes every call on by way of `around`."""
+    """A storage that passes every call on by way of `around`: subclass it, and say there what it is for.
+
+    Args:
+        inner: The storage that does the work.
+
+    Example:
+        >>> import asyncio
+        >>> from posjournal_async import Config, Context, Journal, MemoryStorage
+        >>> from posjournal_async.testing import WrappedStorage
+        >>> class CountingStorage(WrappedStorage):
+        ...     syncs = 0
+        ...     async def around(self, call, go_on):
+        ...         self.syncs += call.what == "sync"
+        ...         return await go_on()
+        >>> async def main() -> None:
+        ...     storage = CountingStorage(MemoryStorage())
+        ...     async with await Journal.init(Context(storage), Config(partition="orders")) as journal:
+        ...         for order in ("paid", "sent"):
+        ...             await journal.append(order)
+        ...             before = storage.syncs
+        ...             await journal.sync_data()
+        ...         print(storage.syncs - before)
+        >>> asyncio.run(main())
+        1
+    """
 
     def __init__(self, inner: Storage) -> None:
         self.inner = inner
 
     async def around(self, call: Call, go_on: Callable[[], Awaitable[T]]) -> T:
-        """Do what the wrapper is for, and `go_on`."""
+        """Do what the wrapper is for, and `go_on`: awaiting it makes the call, and returns what the call returns."""
         raise NotImplementedError
 
     async def open(self, partition: str, name: bytes) -> tuple[Blob, int]:

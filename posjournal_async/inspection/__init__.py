@@ -1,0 +1,1 @@
+"""A journal seen from outside: what it holds and what is wrong with it, without opening it for writing."""

@@ -1,0 +1,87 @@
+"""The index of one section, read piece by piece: it is compared with the data, and leads on behind damage."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from dataclasses import replace
+from errno import ENOENT
+from typing import TYPE_CHECKING
+
+from posjournal_async.errors import StorageError
+from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Kind, parse_header
+
+if TYPE_CHECKING:
+    from posjournal_async.format.header import Header
+    from posjournal_async.storage.protocols import Blob, Storage
+
+__all__ = ["SectionIndex"]
+
+_ENTRY = 8
+
+# Entries read at once where they are asked for one by one.
+_PIECE = 4096
+
+
+class SectionIndex:
+    """An offsets blob beside the data blob that it belongs to.
+
+    Attributes:
+        fault: What is wrong with it as a whole, as (expected, found); None if it is this section's.
+        length: Length of the blob, in bytes.
+    """
+
+    def __init__(self, blob: Blob | None, length: int, fault: tuple[str, str] | None) -> None:
+        self.fault = fault
+        self.length = length
+        self._blob = blob
+        self._piece: array[int] = array("Q")
+        self._piece_at = 0
+
+    @classmethod
+    async def open(cls, storage: Storage, partition: str, data: Header) -> SectionIndex:
+        """Open the index of a data blob, whatever it holds."""
+        missing = cls(None, 0, ("one", "none"))
+        try:
+            blob, length = await storage.open(partition, data.section.to_bytes(8))
+        except StorageError as error:
+            if error.errno == ENOENT:
+                return missing
+            raise
+        try:
+            header = parse_header(await blob.read_at(0, min(length, HEADER_LENGTH)), length)
+        except BaseException:
+            await blob.close()
+            raise
+        if isinstance(header, BadHeader):
+            return cls(blob, length, ("a header that checks out", header.fault.value))
+        if header != replace(data, kind=Kind.OFFSETS):
+            return cls(blob, length, ("the header of the data blob", "that of another"))
+        return cls(blob, length, None)
+
+    @property
+    def count(self) -> int:
+        """Whole entries that it has; 0 if it is not this section's."""
+        return 0 if self.fault else max(self.length - HEADER_LENGTH, 0) // _ENTRY
+
+    async def read(self, start: int, count: int) -> array[int]:
+        """Return entries from number `start` on, fewer where the blob ends."""
+        entries = array("Q")
+        if self._blob is not None and not self.fault and count > 0:
+            raw = await self._blob.read_at(HEADER_LENGTH + start * _ENTRY, count * _ENTRY)
+            entries.frombytes(raw[: len(raw) // _ENTRY * _ENTRY])
+            if sys.byteorder == "big":
+                entries.byteswap()
+        return entries
+
+    async def entry(self, number: int) -> int | None:
+        """Return one entry, or None where there is none."""
+        if not self._piece_at <= number < self._piece_at + len(self._piece):
+            self._piece = await self.read(number, _PIECE)
+            self._piece_at = number
+        return self._piece[number - self._piece_at] if number < self._piece_at + len(self._piece) else None
+
+    async def close(self) -> None:
+        """Release the blob."""
+        if self._blob is not None:
+            await self._blob.close()

@@ -1,0 +1,77 @@
+"""The checkpoint as somebody sees it who looks now and then: both slots, and what they tell of the time in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from posjournal_async.errors import InvalidConfiguration
+from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot, UnknownVersion, parse_slot
+from posjournal_async.format.header import FORMAT_VERSION
+
+__all__ = ["NEVER", "Slots", "is_other", "parse_slots"]
+
+# Behind every position: no item from there on is in doubt.
+NEVER = 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The checkpoint.
+
+    Attributes:
+        current: What counts.
+        before: The checkpoint before it, where its slot is still there.
+    """
+
+    current: Slot
+    before: Slot | None
+
+    def lowest_since(self, known: Slot) -> int:
+        """Return the lowest durable size to which a checkpoint after `known` has lowered it; 0 if that is unknown."""
+        current, before = self.current, self.before
+        if current == known:
+            return NEVER
+        steps = [known, current]
+        if current.sequence == known.sequence + 2 and before is not None and before.sequence == known.sequence + 1:
+            steps.insert(1, before)
+        elif current.sequence != known.sequence + 1:
+            return 0
+        lowered = [one.durable for other, one in pairwise(steps) if one.durable < other.durable]
+        return min(lowered, default=NEVER)
+
+    @property
+    def pending(self) -> int:
+        """Where data may still be about to be cut, because the current checkpoint begins a rewind."""
+        current, before = self.current, self.before
+        if current.sequence == 1:
+            return NEVER
+        if before is None or before.sequence != current.sequence - 1:
+            return current.durable
+        is_lowered = before.journal_id == current.journal_id and before.durable > current.durable
+        return current.durable if is_lowered else NEVER
+
+
+def is_other(known: Slot, now: Slot) -> bool:
+    """Say whether a journal is not the one that was known: it was reset, or is being reset."""
+    return now.journal_id != known.journal_id or now.boundary < known.boundary or now.reset is not None
+
+
+def parse_slots(both: bytes, partition: str) -> tuple[list[Slot], bool]:
+    """Return the valid slots, the current one first, and whether nothing else is there.
+
+    Raises:
+        InvalidConfiguration: Another version of the format wrote one.
+    """
+    found: list[Slot] = []
+    is_whole = True
+    for raw in (both[:SLOT_LENGTH], both[SLOT_LENGTH:]):
+        slot = parse_slot(raw)
+        if isinstance(slot, UnknownVersion):
+            raise InvalidConfiguration("format version", FORMAT_VERSION, slot.version, partition)
+        if slot is None:
+            is_whole = is_whole and not any(raw)
+        else:
+            found.append(slot)
+    found.sort(key=lambda slot: -slot.sequence)
+    return found, is_whole

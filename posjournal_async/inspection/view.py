@@ -1,0 +1,249 @@
+"""A journal to look at: its bounds and sections as the files show them, and its items, without changing anything."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from errno import ENOENT
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from posjournal_async.codecs import BytesCodec
+from posjournal_async.config import Config
+from posjournal_async.errors import ItemOutOfRange, ItemPruned, StorageError
+from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot
+from posjournal_async.inspection.entries import Entry, Source, Unreadable, entries_of, open_source, read_soon
+from posjournal_async.inspection.slots import parse_slots
+from posjournal_async.inspection.survey import MOST_HEADERS, survey
+from posjournal_async.payloads import Payloads
+from posjournal_async.storage.readonly import ReadOnlyFileStorage
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncGenerator, Callable
+    from typing import Self
+
+    from posjournal_async.codecs import Codec
+    from posjournal_async.inspection.states import SectionView, Survey
+    from posjournal_async.storage.protocols import Blob
+
+__all__ = ["Decoder", "JournalView"]
+
+T = TypeVar("T")
+
+# Sections that stay open between reads.
+_MOST_OPEN = 8
+
+# The largest payload that a record can have: a view does not know what its writer was configured to.
+_LONGEST_ITEM = 2**31 - 2
+
+
+class Decoder(Generic[T]):
+    """Turns what a view found into items.
+
+    Args:
+        codec: The codec.
+        max_item_size: Bytes above which decompressing an item is refused.
+    """
+
+    def __init__(self, codec: Codec[T], *, max_item_size: int = _LONGEST_ITEM) -> None:
+        self._items = Payloads(Config(partition="view", codec=codec, max_item_size=max_item_size))
+        self._bytes = Payloads(Config(partition="view", codec=BytesCodec(), max_item_size=max_item_size))
+
+    def item_of(self, entry: Entry) -> T:
+        """Return the item.
+
+        Raises:
+            CodecError: It cannot be decompressed or decoded.
+        """
+        return self._items.decode((entry.payload, entry.is_compressed), entry.position)
+
+    def bytes_of(self, entry: Entry) -> bytes:
+        """Return the bytes that the codec made of the item: the payload, decompressed.
+
+        Raises:
+            CodecError: It cannot be decompressed.
+        """
+        return self._bytes.decode((entry.payload, entry.is_compressed), entry.position)
+
+
+class JournalView:
+    """A journal in files as it was at one moment, read-only and lock-free; also one that somebody has open.
+
+    All that it shows is durable, and was at its position at some moment since the view was loaded. What a live writer
+    has pruned, cut or reset meanwhile is reported as that, not shown as something else.
+
+    Attributes:
+        storage: The files.
+        partition: Base name of the journal.
+        survey: What the files were when the view was loaded.
+        holder: Process that had the journal open then, where the system tells; else None.
+    """
+
+    def __init__(self, storage: ReadOnlyFileStorage, partition: str, found: Survey, holder: int | None) -> None:
+        self.storage = storage
+        self.partition = partition
+        self.survey = found
+        self.holder = holder
+        self._checkpoint: Blob | None = None
+        self._sources: OrderedDict[int, Source] = OrderedDict()
+        self._at = {section.section: section for section in found.sections}
+
+    @classmethod
+    async def load(
+        cls,
+        root: str | os.PathLike[str],
+        partition: str,
+        *,
+        advance: Callable[[int], None] = lambda _: None,
+        is_quick: bool = False,
+        is_thorough: bool = False,
+    ) -> Self:
+        """Look at a journal. Sealed sections are not read: it takes as long as reading the tail.
+
+        Args:
+            root: Root of its storage.
+            partition: Its base name.
+            advance: Called with the bytes of unsealed sections that were read since the last call.
+            is_quick: Whether only items are asked for, so that what is wrong with a sealed section need not be known
+                before it is read.
+            is_thorough: Whether to read the headers of all sections, also where there are more than a thousand.
+
+        Raises:
+            InvalidConfiguration: Another version of the format wrote it.
+            StorageError: The files cannot be read.
+        """
+        storage = ReadOnlyFileStorage(root)
+        most_headers = 0 if is_quick else sys.maxsize if is_thorough else MOST_HEADERS
+        found = await survey(storage, partition, advance, most_headers=most_headers)
+        return cls(storage, partition, found, await storage.lock_holder(f"{partition}_checkpoint"))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the files that are open. Closing twice is fine."""
+        while self._sources:
+            _, source = self._sources.popitem()
+            await source.blob.close()
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is not None:
+            await checkpoint.close()
+
+    # What it is.
+
+    @property
+    def sections(self) -> tuple[SectionView, ...]:
+        """The sections, ascending."""
+        return self.survey.sections
+
+    @property
+    def bounds(self) -> range:
+        """Positions that are retained, readable or not: from the pruning boundary to the size, which is not in it."""
+        return range(self.survey.boundary, self.survey.size)
+
+    @property
+    def codec(self) -> str:
+        """Name of the codec that the journal records; "" if nothing says it."""
+        return "" if self.survey.slot is None else self.survey.slot.codec
+
+    @property
+    def items_per_section(self) -> int | None:
+        """Positions in a section; None if nothing says it."""
+        return None if self.survey.slot is None else self.survey.slot.items_per_section
+
+    # Its items.
+
+    async def read(self, position: int) -> Entry:
+        """Return the record of a position.
+
+        Raises:
+            ItemOutOfRange: It has not been appended, or is not durable.
+            ItemPruned: It was pruned.
+            Corruption: It is not there although it has to be.
+        """
+        async for found in self.entries(position, position + 1):
+            if isinstance(found, Unreadable):
+                raise found.error
+            return found
+        raise ItemOutOfRange(position, self.survey.size)
+
+    async def entries(self, start: int | None = None, stop: int | None = None) -> AsyncGenerator[Entry | Unreadable]:
+        """Yield the records of positions in order; what cannot be read comes as a run that says why, and it goes on.
+
+        No more than a piece of 256 KiB, or one record, and the index of a section are in memory.
+
+        Args:
+            start: First position; that of the view if None.
+            stop: Position after the last; the size of the view if None or beyond it.
+        """
+        bounds = self.bounds
+        start = bounds.start if start is None else start
+        stop = bounds.stop if stop is None else min(stop, bounds.stop)
+        if start < min(bounds.start, stop):
+            yield Unreadable(start, min(bounds.start, stop), ItemPruned(start, bounds.start))
+            start = bounds.start
+        position = start
+        while position < stop:
+            section = position // (self.items_per_section or 1)
+            end = min((section + 1) * (self.items_per_section or 1), stop)
+            async for found in entries_of(self, section, position, end):
+                yield found
+                position = found.stop
+        # The next section of a walk is opened anew: a long one leaves no more behind than a short one.
+
+    async def items(
+        self, codec: Codec[T], start: int | None = None, stop: int | None = None
+    ) -> AsyncGenerator[tuple[int, T]]:
+        """Yield positions and items in order, as `entries` does; the first that cannot be read or decoded is raised.
+
+        Raises:
+            Corruption: A record is not there although it has to be.
+            CodecError: An item cannot be decoded.
+            PositionError: A live writer pruned or rewound it meanwhile.
+        """
+        decoder = Decoder(codec)
+        async for found in self.entries(start, stop):
+            if isinstance(found, Unreadable):
+                raise found.error
+            yield found.position, decoder.item_of(found)
+
+    async def slot(self) -> Slot | None:
+        """Return the checkpoint as it is now; None if it is missing or lost.
+
+        Raises:
+            InvalidConfiguration: Another version of the format wrote it meanwhile.
+        """
+        if self._checkpoint is None:
+            try:
+                self._checkpoint, _ = await self.storage.open(f"{self.partition}_checkpoint", bytes(8))
+            except StorageError as error:
+                if error.errno == ENOENT:
+                    return None
+                raise
+        slots, _ = parse_slots(await read_soon(self._checkpoint, 0, 2 * SLOT_LENGTH), self.partition)
+        return slots[0] if slots else None
+
+    async def source(self, section: int, *, anew: bool = False) -> Source:
+        """Return a section open for reading, for use until the next call.
+
+        Args:
+            section: Section number.
+            anew: Whether to look at its files once more if it is open.
+
+        Raises:
+            JournalError: Its data blob is missing, or is not of this journal.
+        """
+        known = self._sources.pop(section, None)
+        if known is not None and anew:
+            await known.blob.close()
+            known = None
+        if known is None:
+            while len(self._sources) >= _MOST_OPEN:
+                _, oldest = self._sources.popitem(last=False)
+                await oldest.blob.close()
+            known = await open_source(self, section, None if anew else self._at.get(section))
+        self._sources[section] = known
+        return known

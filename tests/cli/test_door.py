@@ -1,0 +1,176 @@
+"""The door of the command: where it is found, what it needs, and that looking leaves no trace."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import posjournal_async
+from posjournal_async import FileStorage
+from posjournal_async.cli.app import posjournal
+from tests.cli.transcripts import CHECKOUT, STATES, made_journal, made_states, posjournal_run, started, tree_hash
+from tests.journals import damage
+
+SITE_PACKAGES = Path(click.__file__).parents[1]
+
+LOOKS = [
+    ("info",),
+    ("info", "--exact", "--headers", "--json"),
+    ("ls",),
+    ("ls", "--json"),
+    ("get", "0", "11", "24", "99"),
+    ("get", "0", "--raw"),
+    ("cat",),
+    ("cat", "--json", "--from", "5"),
+]
+
+
+def look(look: tuple[str, ...], path: str) -> tuple[str, ...]:
+    return look[0], path, *look[1:]
+
+
+@pytest.mark.parametrize("command", LOOKS, ids=" ".join)
+def test_looking_leaves_everything_as_it_was(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """No byte, no time of a change, no mode and no name is another afterwards, whatever the state of the journal."""
+    with made_states(tmp_path):
+        before = tree_hash(tmp_path)
+        results = [posjournal_run(*look(command, f"{state}/orders")) for state in STATES]
+        assert tree_hash(tmp_path) == before
+    assert all(result.exit_code in {0, 1} for result in results)
+
+
+def test_a_missing_journal_is_not_made(tmp_path: Path) -> None:
+    """Nor anything of it."""
+    for command in LOOKS:
+        assert posjournal_run(*look(command, str(tmp_path / "orders"))).exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", LOOKS, ids=" ".join)
+def test_a_directory_that_must_not_be_written_to_is_looked_at(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Nobody needs more than the right to read."""
+    made_journal(tmp_path, list(range(25)))
+    for place in (*tmp_path.rglob("*"), tmp_path):
+        place.chmod(stat.S_IRUSR | (stat.S_IXUSR if place.is_dir() else 0))
+    try:
+        arguments = [*without_privileges(), sys.executable, "-m", "posjournal_async"]
+        found = subprocess.run(
+            [*arguments, *look(command, str(tmp_path / "orders"))], cwd=CHECKOUT, capture_output=True, check=False
+        )
+        has_all = "99" not in command
+        assert found.returncode == (0 if has_all else 1), found.stderr
+        assert found.stdout
+    finally:
+        for place in (tmp_path, *tmp_path.rglob("*")):
+            place.chmod(stat.S_IRWXU)
+
+
+def test_what_must_not_be_read_is_a_matter_of_the_system(tmp_path: Path) -> None:
+    """The exit code of I/O, and what the system says."""
+    made_journal(tmp_path, list(range(25)))
+    path = tmp_path / "orders_data" / "0000000000000001"
+    path.chmod(0)
+    found = subprocess.run(
+        [*without_privileges(), sys.executable, "-m", "posjournal_async", "cat", str(tmp_path / "orders")],
+        cwd=CHECKOUT,
+        capture_output=True,
+        check=False,
+    )
+    assert found.returncode == 4
+    assert found.stdout.startswith(b" 0  0\n")
+    assert b"permission denied (partition orders_data, blob 0000000000000001)" in found.stderr
+
+
+def as_root() -> bool:
+    return os.geteuid() == 0
+
+
+def without_privileges() -> list[str]:
+    """What starts a command as somebody to whom modes apply: root is asked to do without its capabilities."""
+    if not as_root():
+        return []
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("root may do everything, and setpriv, which takes that away, is not here")
+    return [setpriv, "--bounding-set=-all", "--inh-caps=-all"]
+
+
+def test_without_the_extra_a_sentence_names_it(tmp_path: Path) -> None:
+    """In an environment that has all the library needs, and neither click nor rich."""
+    for path in SITE_PACKAGES.iterdir():
+        if not path.name.startswith(("click", "rich", "__pycache__")) and path.suffix != ".pth":
+            (tmp_path / path.name).symlink_to(path)
+    environment = {"PYTHONPATH": f"{tmp_path}:{CHECKOUT}", "PYTHONDONTWRITEBYTECODE": "1"}
+    found = subprocess.run(
+        [sys.executable, "-S", "-m", "posjournal_async", "info", "x"], capture_output=True, env=environment, check=False
+    )
+    assert found.stderr == b"posjournal needs the extra \"cli\": pip install 'posjournal_async[cli]'\n"
+    assert (found.returncode, found.stdout) == (2, b"")
+    library = subprocess.run(
+        [sys.executable, "-S", "-c", "import posjournal_async, posjournal_async.inspection.view"],
+        capture_output=True,
+        env=environment,
+        check=False,
+    )
+    assert (library.returncode, library.stderr) == (0, b"")
+    (tmp_path / "msgpack").unlink()
+    broken = subprocess.run(
+        [sys.executable, "-S", "-m", "posjournal_async", "info", "x"], capture_output=True, env=environment, check=False
+    )
+    assert b"No module named 'msgpack'" in broken.stderr
+
+
+def test_it_says_its_version() -> None:
+    """That of the installed library."""
+    result = posjournal_run("--version")
+    assert result.stdout.startswith("posjournal ")
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("name", list(posjournal.commands))
+def test_each_command_explains_itself(name: str) -> None:
+    """By -h and --help, with an example; and it has --json."""
+    short, long = posjournal_run(name, "-h"), posjournal_run(name, "--help")
+    assert short.stdout == long.stdout
+    assert "Example" in short.stdout
+    assert f"posjournal {name} " in short.stdout.split("Example")[1]
+    assert "--json" in short.stdout
+
+
+def test_each_command_is_in_the_help() -> None:
+    """With what it is for."""
+    printed = posjournal_run("--help").stdout.split("Commands:")[1]
+    assert [line.split()[0] for line in printed.splitlines() if line[2:3].strip()] == list(posjournal.commands)
+
+
+def test_a_lock_is_neither_taken_nor_needed(tmp_path: Path) -> None:
+    """A second process that looks does not keep the journal from being opened, nor the other way round."""
+    made_journal(tmp_path, ["x" * 1_000] * 300)
+    with started("cat", str(tmp_path / "orders")) as process:
+        assert process.stdout is not None
+        os.read(process.stdout.fileno(), 1)
+        asyncio.run(open_once(tmp_path))
+        output, errors = process.communicate()
+    assert (len(output.splitlines()), errors, process.returncode) == (300, b"", 0)
+
+
+async def open_once(root: Path) -> None:
+    async with posjournal_async.Journal.open(root / "orders", items_per_section=10) as journal:
+        await journal.append("more")
+
+
+def test_a_damaged_checkpoint_does_not_keep_it_from_looking(tmp_path: Path) -> None:
+    """Wherever its bytes are damaged, the items that are there are shown."""
+    made_journal(tmp_path, list(range(25)))
+    for offset in (0, 20, 60, 4_096, 4_160):
+        asyncio.run(damage(FileStorage(tmp_path), 0, offset, partition="orders_checkpoint"))
+        result = posjournal_run("cat", str(tmp_path / "orders"))
+        assert result.stdout.split() == [str(number // 2) for number in range(50)]
