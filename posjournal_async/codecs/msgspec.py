@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar, overload
 
 from posjournal_async.codecs.classes import check_class, item_classes
 from posjournal_async.codecs.versions import Versions
@@ -41,7 +41,7 @@ class MsgspecCodec(Generic[T]):
     is not checked: msgspec writes it, and refuses to read it if it is not what the annotations say.
 
     Args:
-        item_type: Type of the items.
+        item_type: Type of the items. To a type checker a union has to be said: `codec: MsgspecCodec[A | B] = MsgspecCodec(A | B)`.
         version: Version of the items that are written, 1 to 255.
         oldest: Oldest version that is read; a journal that may hold older items is refused.
         upcasters: For each version from `oldest` to `version - 1`, a function from an item of it to one of the next.
@@ -78,7 +78,21 @@ class MsgspecCodec(Generic[T]):
         dec_hook: Callable[[type[Any], Any], Any] | None = None,
     ) -> None: ...
 
-    # A union is no `type` to type checkers: say what it is, as in `codec: MsgspecCodec[A | B] = MsgspecCodec(A | B)`.
+    # A class that is not the one that the place of the codec asks for: else the next overload would let any pass.
+    @overload
+    def __init__(
+        self: MsgspecCodec[Never],
+        item_type: type[object],
+        /,
+        *,
+        version: int = 1,
+        oldest: int = 1,
+        upcasters: Mapping[int, Callable[[Any], Any]] = _NONE_NEEDED,
+        enc_hook: Callable[[Any], Any] | None = None,
+        dec_hook: Callable[[type[Any], Any], Any] | None = None,
+    ) -> None: ...
+
+    # A union is no `type` to type checkers: say it, as in `codec: MsgspecCodec[A | B] = MsgspecCodec(A | B)`.
     @overload
     def __init__(
         self: MsgspecCodec[Any],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar, overload
 
 from posjournal_async.codecs.classes import check_class, item_classes
 from posjournal_async.codecs.versions import Versions
@@ -38,14 +38,16 @@ class PydanticCodec(Generic[T]):
 
     Opening a journal with a newer version records that version. Code with an older one is refused from then on.
 
-    Items must be of that very model, and what is in their fields of the types that they say: `append` refuses others.
-    Aliases are not used, neither for writing nor for reading. Computed fields, private attributes and fields with
-    `exclude` are not stored. A model with floats that may be NaN or infinite needs the setting
-    `ser_json_inf_nan="constants"`, and one with bytes that are no UTF-8 `ser_json_bytes="base64"` together with
-    `val_json_bytes="base64"`: that is how pydantic writes what it can read.
+    `append` refuses items of another class, a subclass too, and fields that hold something else than they say.
+
+    * Aliases are not used, neither for writing nor for reading.
+    * Computed fields, private attributes and fields with `exclude` are not stored.
+    * Floats that may be NaN or infinite need the setting `ser_json_inf_nan="constants"`, and bytes that may be no UTF-8
+      both `ser_json_bytes="base64"` and `val_json_bytes="base64"`: without them pydantic writes null, or refuses.
+    * A field that is missing, which `model_construct` makes possible, is only noticed when the item is read.
 
     Args:
-        item_type: The model.
+        item_type: The model. To a type checker a union has to be said: `codec: PydanticCodec[A | B] = PydanticCodec(A | B)`.
         version: Version of the items that are written, 1 to 255.
         oldest: Oldest version that is read; a journal that may hold older items is refused.
         upcasters: For each version from `oldest` to `version - 1`, a function from an item of it to one of the next.
@@ -79,7 +81,19 @@ class PydanticCodec(Generic[T]):
         upcasters: Mapping[int, Callable[[Any], Any]] = _NONE_NEEDED,
     ) -> None: ...
 
-    # A union is no `type` to type checkers: say what it is, as in `codec: PydanticCodec[A | B] = PydanticCodec(A | B)`.
+    # A class that is not the one that the place of the codec asks for: else the next overload would let any pass.
+    @overload
+    def __init__(
+        self: PydanticCodec[Never],
+        item_type: type[object],
+        /,
+        *,
+        version: int = 1,
+        oldest: int = 1,
+        upcasters: Mapping[int, Callable[[Any], Any]] = _NONE_NEEDED,
+    ) -> None: ...
+
+    # A union is no `type` to type checkers: say it, as in `codec: PydanticCodec[A | B] = PydanticCodec(A | B)`.
     @overload
     def __init__(
         self: PydanticCodec[Any],
