@@ -19,9 +19,9 @@ codec is handed to the storage before the checkpoint with its name is durable, a
 written only after that. So a crash before step 7 is through leaves a journal of items of the old codec, under the old
 name, or the new one if that reached the device; and after it the old name is nowhere in a slot that can ever count
 again. The headers of data blobs keep the name under which they were made: it is never newer than the checkpoint's, and
-the items of a blob never older than its header. Where both slots are lost, the header of the last blob says the newest
-name that is known; items of the new codec may stand in a blob of the old one, and `decode` of the old one must refuse
-them.
+the items of a blob never older than its header. Where a slot that counted is lost, the header of the last blob says the
+newest name that is known, and it is always looked at; items of the new codec may stand in a blob of the old one, and
+`decode` of the old one must refuse them.
 """
 
 from __future__ import annotations
@@ -254,18 +254,8 @@ async def _checkpoint_from_data(data: Sections, sections: Sequence[int]) -> Slot
         header = (await _look_at_header(data, sections[0])).header
         if isinstance(header, Header):
             durable = max(sections[-1] * header.items_per_section, header.first)
-            codec = await _newest_codec(data, sections, header)
-            return Slot(0, header.journal_id, header.items_per_section, codec, durable, header.first)
+            return Slot(0, header.journal_id, header.items_per_section, header.codec, durable, header.first)
     raise Corruption("checkpoint", "one valid slot, or a data blob to stand in", "neither", data.partition)
-
-
-async def _newest_codec(data: Sections, sections: Sequence[int], first: Header) -> str:
-    """Return the name of the codec in the last header of the journal: the names get newer from section to section."""
-    for section in reversed(sections):
-        header = (await _look_at_header(data, section)).header
-        if isinstance(header, Header) and header.journal_id == first.journal_id:
-            return header.codec
-    return first.codec
 
 
 async def _look_at_header(data: Sections, section: int) -> SectionFacts:

@@ -41,7 +41,8 @@ class MsgspecCodec(Generic[T]):
     is not checked: msgspec writes it, and refuses to read it if it is not what the annotations say.
 
     Args:
-        item_type: Type of the items. To a type checker a union has to be said: `codec: MsgspecCodec[A | B] = MsgspecCodec(A | B)`.
+        item_type: Type of the items. Type checkers want to be told a union:
+            `codec: MsgspecCodec[A | B] = MsgspecCodec(A | B)`.
         version: Version of the items that are written, 1 to 255.
         oldest: Oldest version that is read; a journal that may hold older items is refused.
         upcasters: For each version from `oldest` to `version - 1`, a function from an item of it to one of the next.
@@ -92,7 +93,7 @@ class MsgspecCodec(Generic[T]):
         dec_hook: Callable[[type[Any], Any], Any] | None = None,
     ) -> None: ...
 
-    # A union is no `type` to type checkers: say it, as in `codec: MsgspecCodec[A | B] = MsgspecCodec(A | B)`.
+    # A union, which is no class to type checkers.
     @overload
     def __init__(
         self: MsgspecCodec[Any],

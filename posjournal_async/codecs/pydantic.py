@@ -47,7 +47,8 @@ class PydanticCodec(Generic[T]):
     * A field that is missing, which `model_construct` makes possible, is only noticed when the item is read.
 
     Args:
-        item_type: The model. To a type checker a union has to be said: `codec: PydanticCodec[A | B] = PydanticCodec(A | B)`.
+        item_type: The model. Type checkers want to be told a union:
+            `codec: PydanticCodec[A | B] = PydanticCodec(A | B)`.
         version: Version of the items that are written, 1 to 255.
         oldest: Oldest version that is read; a journal that may hold older items is refused.
         upcasters: For each version from `oldest` to `version - 1`, a function from an item of it to one of the next.
@@ -93,7 +94,7 @@ class PydanticCodec(Generic[T]):
         upcasters: Mapping[int, Callable[[Any], Any]] = _NONE_NEEDED,
     ) -> None: ...
 
-    # A union is no `type` to type checkers: say it, as in `codec: PydanticCodec[A | B] = PydanticCodec(A | B)`.
+    # A union, which is no class to type checkers.
     @overload
     def __init__(
         self: PydanticCodec[Any],

@@ -135,7 +135,7 @@ def test_items_come_back_equal_and_typed(item: Rich) -> None:
     """Also of a strict model, with a computed field and nothing else allowed, as JSON behind one byte."""
     codec = PydanticCodec(Rich)
     encoded = codec.encode(item)
-    assert json.loads(encoded[1:]) == item.model_dump(mode="json", exclude_computed_fields=True)
+    assert json.loads(encoded[1:]) == item.model_dump(mode="json", exclude={"twice"})
     assert codec.decode(encoded) == item
 
 

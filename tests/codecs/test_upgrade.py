@@ -234,7 +234,7 @@ async def test_a_codec_of_ones_own_may_accept_other_names(tmp_path: Path) -> Non
 
 
 @each_kind
-async def test_without_the_checkpoint_the_newest_header_counts(kind: Kind, tmp_path: Path) -> None:
+async def test_without_the_checkpoint_the_last_header_counts(kind: Kind, tmp_path: Path) -> None:
     """Older code is refused before anything is changed, and newer code goes on."""
     storage = FileStorage(tmp_path)
     await write(storage, kind, 1, 4)

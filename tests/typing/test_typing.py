@@ -31,8 +31,9 @@ def test_mypy_sees_the_type_of_the_items() -> None:
 
 @needs("pyright")
 def test_pyright_sees_the_type_of_the_items(tmp_path: Path) -> None:
-    """The assertions hold, and each line that is to be refused is: without its comment it has an error, and no other."""
-    expected, copies = set(), []
+    """The assertions hold, and each line that is to be refused has an error without its comment; no other line has."""
+    expected: set[tuple[str, int]] = set()
+    copies: list[str] = []
     for file in FILES:
         lines = (ROOT / file).read_text().splitlines()
         copy = tmp_path / Path(file).name
