@@ -124,7 +124,6 @@ class PydanticCodec(Generic[T]):
         self._head = self._versions.head
         self._classes = item_classes(item_type, BaseModel)
         adapter = TypeAdapter[T](item_type)
-        adapter.rebuild()  # where the model was to be built at its first use, the next lines would not get what it uses
         self._to_json = adapter.serializer.to_json
         self._validate: Callable[[bytes], T] = partial(adapter.validator.validate_json, by_alias=False, by_name=True)
 
