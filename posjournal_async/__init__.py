@@ -1,6 +1,6 @@
 """A crash-repairing, position-addressed, append-only journal for asyncio services."""
 
-from posjournal_async.codecs import BytesCodec, Codec, JsonCodec, MsgpackCodec
+from posjournal_async.codecs import BytesCodec, Codec, JsonCodec, MsgpackCodec, ReadsOlder
 from posjournal_async.config import Config, Context
 from posjournal_async.contiguous import Contiguous
 from posjournal_async.errors import (
@@ -59,6 +59,7 @@ __all__ = [
     "NoMetrics",
     "PositionError",
     "ReadsAtOnce",
+    "ReadsOlder",
     "RecoveryReport",
     "RemovesMany",
     "SizeOverflow",

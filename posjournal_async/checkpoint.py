@@ -79,12 +79,13 @@ class Checkpoint:
         self.slot = slot
         self._place = place
 
-    async def store(self, *, durable: int, boundary: int, reset: int | None = None) -> None:
+    async def store(self, *, durable: int, boundary: int, reset: int | None = None, codec: str | None = None) -> None:
         """Make a new checkpoint durable; does nothing when it says what the last one said.
 
-        A slot with sequence number 0 stands in for one that is not there.
+        A slot with sequence number 0 stands in for one that is not there. Without a `codec` its name stays.
         """
-        slot = replace(self.slot, durable=durable, boundary=boundary, reset=reset)
+        codec = self.slot.codec if codec is None else codec
+        slot = replace(self.slot, codec=codec, durable=durable, boundary=boundary, reset=reset)
         if slot != self.slot or not slot.sequence:
             await self.write(replace(slot, sequence=self.slot.sequence + 1))
 

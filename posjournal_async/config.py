@@ -34,7 +34,8 @@ class Config(Generic[T]):
     Attributes:
         partition: Base name of the journal in its storage: 1 to 53 of `A-Z a-z 0-9 _ -`.
         items_per_section: Items in one section, at least 1. Recorded on disk.
-        codec: Turns items into bytes and back. Its name is recorded on disk.
+        codec: Turns items into bytes and back. Its name is recorded on disk; another one is refused later, unless the
+            codec accepts what is recorded.
         compression: zstd level, from -131072 to 22, for new records; None leaves them as they are. May change between
             opens.
         write_buffer: Bytes that may wait to be written, at least 1. Appends beyond it wait; an item larger than it

@@ -12,7 +12,7 @@ from itertools import islice, pairwise
 from operator import index
 from pathlib import Path
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 from weakref import WeakSet
 
 from typing_extensions import TypeVar
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
     from types import TracebackType
 
+    from posjournal_async.codecs import Codec
     from posjournal_async.payloads import Payload, Run
     from posjournal_async.recovery import RecoveryReport
 
@@ -164,7 +165,8 @@ class Journal(Generic[T]):
 
         Raises:
             Corruption: What is stored is not what was written, and no crash explains it; nothing was changed.
-            InvalidConfiguration: The journal was made with another `items_per_section` or codec.
+            InvalidConfiguration: The journal was made with another `items_per_section`, or a codec that this one does
+                not accept.
             JournalLocked: Somebody has it open.
             StorageError: The storage failed.
         """
@@ -237,6 +239,14 @@ class Journal(Generic[T]):
                 await journal.close()
             raise
         return await _assembled(context, config, partial(open_at_size, size=positions.start))
+
+    @overload
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, codec: Codec[U], **config: Any) -> Opening[U]: ...
+
+    @overload
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], **config: Any) -> Opening[Any]: ...
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], **config: Any) -> Opening[Any]:

@@ -58,12 +58,14 @@ async def open_existing(stack: AsyncExitStack, context: Context, config: Config[
     lock, blob, slots = await _locked(stack, context, config)
     sections = Sections(context.storage, f"{config.partition}_data")
     offsets = OffsetsJournal(context.storage, config.partition)
-    expectation = Expectation(config.partition, config.items_per_section, config.codec.name)
+    codec = config.codec.name
+    accepts = getattr(config.codec, "accepts", None)  # a ReadsOlder
+    expectation = Expectation(config.partition, config.items_per_section, codec, accepts)
     if slots.current is not None and slots.current.reset is not None:
         recovery.check_configuration(slots.current, expectation)
         checkpoint = Checkpoint(blob, slots.current, slots.place)
         await checkpoint.confirm()
-        await recovery.finish_reset(checkpoint, sections, offsets)
+        await recovery.finish_reset(checkpoint, sections, offsets, codec)
         tail, report = None, RecoveryReport(reset_finished=True, clean=False)
     else:
         facts = await recovery.observe(slots, sections, offsets)
@@ -94,7 +96,7 @@ async def open_at_size(stack: AsyncExitStack, context: Context, config: Config[A
     if slots.current is not None:
         await checkpoint.confirm()  # else a crash could tear the new one and lose the old one too
     await checkpoint.write(slot)
-    await recovery.finish_reset(checkpoint, sections, offsets)
+    await recovery.finish_reset(checkpoint, sections, offsets, slot.codec)
     return Opened(lock, checkpoint, sections, offsets, None, RecoveryReport())
 
 

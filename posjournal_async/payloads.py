@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from posjournal_async.codecs import BytesCodec
+from posjournal_async.codecs.versions import UnreadableVersion
 from posjournal_async.errors import CodecError, ItemTooLarge
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 
@@ -194,4 +195,4 @@ def _are_bytes(payloads: list[Any]) -> bool:
 
 def _reason_of(error: Exception) -> str:
     """Say what went wrong, without what the codec may have quoted of the item."""
-    return type(error).__name__
+    return str(error) if isinstance(error, UnreadableVersion) else type(error).__name__

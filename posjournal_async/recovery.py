@@ -12,13 +12,22 @@ in an order in which a crash at any step leaves something that the next open rep
 5. Records above the durable size are written again and synced: that they can be read shows that the page cache has
    them, not that the device does.
 6. The offsets are made to say what the data says.
-7. The checkpoint vouches for all of it.
+7. The checkpoint vouches for all of it, under the name of the codec that opens the journal.
+
+That name may be another than the one found: a codec may read what an older one wrote (`ReadsOlder`). No item of the new
+codec is handed to the storage before the checkpoint with its name is durable, and the place of the other slot is
+written only after that. So a crash before step 7 is through leaves a journal of items of the old codec, under the old
+name, or the new one if that reached the device; and after it the old name is nowhere in a slot that can ever count
+again. The headers of data blobs keep the name under which they were made: it is never newer than the checkpoint's, and
+the items of a blob never older than its header. Where a slot that counted is lost, the header of the last blob says the
+newest name that is known, and it is always looked at; items of the new codec may stand in a blob of the old one, and
+`decode` of the old one must refuse them.
 """
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption, InvalidConfiguration
@@ -30,7 +39,7 @@ from posjournal_async.tail import Tail
 
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from posjournal_async.checkpoint import Checkpoint, SlotFacts
     from posjournal_async.offsets import OffsetsJournal
@@ -87,11 +96,17 @@ class Expectation:
         partition: Base name of the journal.
         items_per_section: Positions in a section.
         codec: Name of the codec.
+        accepts: Says of another name whether the codec reads what was written under it; None if it reads none.
     """
 
     partition: str
     items_per_section: int
     codec: str
+    accepts: Callable[[str], bool] | None = None
+
+    def reads(self, codec: str) -> bool:
+        """Say whether the codec reads what was written under a name."""
+        return codec == self.codec or (self.accepts is not None and self.accepts(codec))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +179,7 @@ class Plan:
         align: Sections whose index has to be compared with their records, ascending.
         tail: The last section if it is not full, else None.
         items_dropped: Items that could be read but lay behind a gap.
+        codec: Name of the codec to record, if it is another than the one found.
         notes: What a person should know.
     """
 
@@ -178,6 +194,7 @@ class Plan:
     align: tuple[int, ...] = ()
     tail: int | None = None
     items_dropped: int = 0
+    codec: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -313,6 +330,7 @@ def decide(facts: Facts, expectation: Expectation) -> Plan:
         align=tuple(sorted({*doubtful, *unindexed})),
         tail=prefix[-1] if prefix and size < (prefix[-1] + 1) * ips else None,
         items_dropped=sum(facts.sections[section].count or 0 for section in dropped),
+        codec=None if slot.codec == expectation.codec else expectation.codec,
         notes=_notes_of(facts),
     )
 
@@ -328,7 +346,7 @@ def check_configuration(slot: Slot, expectation: Expectation) -> None:
         raise InvalidConfiguration(
             "items_per_section", slot.items_per_section, expectation.items_per_section, partition
         )
-    if slot.codec != expectation.codec:
+    if not expectation.reads(slot.codec):
         raise InvalidConfiguration("codec", slot.codec, expectation.codec, partition)
 
 
@@ -391,8 +409,14 @@ def _checked_header(
             return None
         raise Corruption("header", "one that checks out", header.fault.value, partition, section, 0)
     expected = Header(Kind.DATA, slot.journal_id, section, slot.items_per_section, first, header.salt, slot.codec)
-    if header != expected:
+    if header == expected:
+        return header
+    if expectation.accepts is None or header != replace(expected, codec=header.codec):
         raise Corruption("header", expected, header, partition, section, 0)
+    if not expectation.reads(header.codec):
+        raise InvalidConfiguration(
+            f"codec of section {section}", header.codec, expectation.codec, expectation.partition
+        )
     return header
 
 
@@ -459,7 +483,7 @@ async def repair(
                 tail.blob = blob
             else:
                 await index.close()
-        await checkpoint.store(durable=plan.size, boundary=plan.boundary)
+        await checkpoint.store(durable=plan.size, boundary=plan.boundary, codec=plan.codec)
     report = RecoveryReport(
         items_found=plan.size - plan.boundary,
         items_dropped=plan.items_dropped,
@@ -502,10 +526,17 @@ async def _records_of(data: Sections, facts: Facts, section: int) -> tuple[Heade
     return header, scan.starts, scan.end
 
 
-async def finish_reset(checkpoint: Checkpoint, data: Sections, offsets: OffsetsJournal) -> None:
-    """Remove everything that was there before a reset, then record that it is done; that it was begun is durable."""
+async def finish_reset(checkpoint: Checkpoint, data: Sections, offsets: OffsetsJournal, codec: str) -> None:
+    """Remove everything that was there before a reset, then record that it is done; that it was begun is durable.
+
+    Args:
+        checkpoint: The checkpoint, which says where to.
+        data: What is removed first.
+        offsets: What is removed then.
+        codec: Name of the codec of the items to come.
+    """
     target = checkpoint.slot.reset
     assert target is not None
     await data.remove_all()
     await offsets.remove_all()
-    await checkpoint.store(durable=target, boundary=target, reset=None)
+    await checkpoint.store(durable=target, boundary=target, reset=None, codec=codec)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What differs between versions and loops is how tasks, futures and threads behave, and what the standard library does.
 PART = (
     *("tests/test_append.py", "tests/test_read.py", "tests/test_replay.py", "tests/test_sync.py", "tests/test_tail.py"),
-    *("tests/test_prune.py", "tests/test_rewind.py", "tests/test_closing.py", "tests/test_codecs.py"),
+    *("tests/test_prune.py", "tests/test_rewind.py", "tests/test_closing.py", "tests/codecs"),
     *("tests/test_order_of_steps.py", "tests/test_docs.py", "tests/storage", "tests/kit"),
     *("tests/concurrency/test_tasks.py", "tests/concurrency/test_failures.py", "tests/concurrency/test_event_loop.py"),
     *("tests/recovery/test_recovery.py", "tests/system/test_process.py"),

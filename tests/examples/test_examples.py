@@ -87,6 +87,16 @@ def test_custom_codec_packs_and_refuses() -> None:
     assert lines[5] == "size 6"
 
 
+def test_typed_orders_are_read_as_new_ones() -> None:
+    """What the first version wrote comes out as an order of the second, and the first is refused after that."""
+    assert run("typed_orders.py").splitlines() == [
+        "version 1: FirstOrder(number=7, euros=2.5)",
+        "position 0: 250 cents in EUR",
+        "position 1: 1050 cents in CHF",
+        "refused: codec: expected mp/2, found mp/1 (partition orders)",
+    ]
+
+
 def test_custom_storage_keeps_a_journal_in_sqlite(tmp_path: Path) -> None:
     """The journal is there when the file is opened again, and its pruned section is gone."""
     assert run("custom_storage.py", tmp_path / "journal.sqlite").splitlines() == [

@@ -468,9 +468,19 @@ def _header_of(blob: bytes, magic: bytes, section: int, checkpoint: Checkpoint) 
     *same, number, items_per_section, first, salt, codec = struct.unpack("<8sH6sQQQQI8s", fields)
     if same != [magic, 1, bytes(6), checkpoint.journal_id]:
         raise Malformed(f"header: expected {magic!r}, version 1, zeros and the journal's id, found {same}")
-    if (number, items_per_section, codec) != (section, checkpoint.items_per_section, checkpoint.codec):
+    is_written_by = codec == checkpoint.codec or _is_older(codec, checkpoint.codec)
+    if (number, items_per_section) != (section, checkpoint.items_per_section) or not is_written_by:
         raise Malformed(f"header of section {section}: expected the values of the journal, found {fields.hex()}")
     return _Header(section, first, salt)
+
+
+def _is_older(name: bytes, newest: bytes) -> bool:
+    """Whether the name of a codec is that of an older version of the same encoding."""
+    encoding, slash, version = name.rstrip(b"\0").partition(b"/")
+    newest_encoding, newest_slash, newest_version = newest.rstrip(b"\0").partition(b"/")
+    if not slash or (encoding, slash) != (newest_encoding, newest_slash):
+        return False
+    return 1 <= int(version) < int(newest_version) <= 255
 
 
 def _section_of(blob: bytes, header: _Header, stop: int) -> _Section:

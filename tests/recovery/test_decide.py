@@ -225,6 +225,39 @@ def test_another_configuration_is_refused(expectation: Expectation) -> None:
     assert raised.value.partition == "orders"
 
 
+def test_what_an_older_codec_wrote_is_accepted_where_the_codec_says_so() -> None:
+    """In the checkpoint and in each header, and its own name is to be recorded; a header may be older or newer."""
+    new = replace(EXPECTED, codec="new", accepts=lambda name: name in {"old", "bytes"})
+    sections = {0: header_only(0), 2: replace(scanned(2, 5), header=replace(header_of(2), codec="old"))}
+    facts = Facts(slot_of(25), 0, (0, 1, 2), (0, 1, 2), sections)
+    plan = decide(facts, new)
+    assert (plan.size, plan.tail, plan.codec, plan.is_clean) == (25, 2, "new", True)
+    for codec in ("new", "old"):
+        recorded = decide(replace(facts, slot=replace(slot_of(25), codec=codec)), new)
+        assert recorded == replace(plan, codec=None if codec == "new" else "new")
+
+
+@pytest.mark.parametrize("section", [0, 2])
+def test_a_section_of_a_codec_that_is_not_accepted_is_refused(section: int) -> None:
+    """Whatever the checkpoint says: the codec could not read its items."""
+    new = replace(EXPECTED, codec="new", accepts=lambda name: name == "bytes")
+    sections = {0: header_only(0), 2: scanned(2, 5)}
+    sections[section] = replace(sections[section], header=replace(header_of(section), codec="older"))
+    with pytest.raises(InvalidConfiguration) as raised:
+        decide(Facts(slot_of(25), 0, (0, 1, 2), (0, 1, 2), sections), new)
+    error = raised.value
+    assert (error.what, error.expected, error.found) == (f"codec of section {section}", "older", "new")
+    assert error.partition == "orders"
+
+
+def test_an_accepted_name_excuses_no_other_difference() -> None:
+    """F4: the blob of another journal is corruption, whoever wrote it."""
+    new = replace(EXPECTED, codec="new", accepts=lambda _: True)
+    header = replace(header_of(0), codec="old", journal_id=78)
+    with pytest.raises(Corruption):
+        decide(Facts(slot_of(0), 0, (0,), (0,), {0: replace(scanned(0, 5), header=header)}), new)
+
+
 def test_another_version_of_the_format_is_refused() -> None:
     """A blob with a good checksum that a later version wrote."""
     facts = Facts(slot_of(0), 0, (0,), (0,), {0: SectionFacts(BadHeader(HeaderFault.VERSION, 2), 90)})

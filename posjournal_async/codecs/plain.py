@@ -1,46 +1,19 @@
-"""Items to bytes and back: the `Codec` protocol and the codecs that come with the library."""
+"""The codecs that need no package but those of the library: MessagePack, bytes, JSON."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BytesCodec", "Codec", "JsonCodec", "MsgpackCodec"]
-
-T = TypeVar("T")
+__all__ = ["BytesCodec", "JsonCodec", "MsgpackCodec"]
 
 # msgpack ships no types; this is its door.
 _msgpack: Any = msgpack
-
-
-class Codec(Protocol[T]):
-    """What turns an item into bytes and back.
-
-    Both directions run on the event loop, so they should be quick, and the same bytes must give the same item for ever.
-    An exception that `encode` raises reaches the caller of `append` as `CodecError`, with nothing appended; one
-    that `decode` raises reaches the reader as `CodecError`, with the item's position.
-
-    Attributes:
-        name: 1 to 8 ASCII characters, recorded on disk; opening the journal with a codec of another name is refused.
-    """
-
-    @property
-    def name(self) -> str:
-        """Name that is recorded on disk: 1 to 8 printable ASCII characters."""
-        ...
-
-    def encode(self, item: T, /) -> bytes:
-        """Turn an item into bytes."""
-        ...
-
-    def decode(self, data: bytes, /) -> T:
-        """Turn the bytes that `encode` made into an equal item."""
-        ...
 
 
 class MsgpackCodec:

@@ -1,4 +1,4 @@
-"""`codecs`: what goes in comes out equal, and what cannot come out is refused when it goes in."""
+"""`codecs.plain`: what goes in comes out equal, and what cannot come out is refused when it goes in."""
 
 import doctest
 import json
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posjournal_async import codecs
-from posjournal_async.codecs import BytesCodec, Codec, JsonCodec, MsgpackCodec
+from posjournal_async import BytesCodec, Codec, JsonCodec, MsgpackCodec
+from posjournal_async.codecs import plain
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 ZONES = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -241,6 +241,6 @@ def test_names_tell_the_codecs_apart() -> None:
 
 def test_the_examples_of_the_documentation_run() -> None:
     """What the docstrings show is what happens."""
-    outcome = doctest.testmod(codecs)
+    outcome = doctest.testmod(plain)
     assert outcome.attempted > 0
     assert outcome.failed == 0
