@@ -18,7 +18,7 @@ in an order in which a crash at any step leaves something that the next open rep
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption, InvalidConfiguration
@@ -77,6 +77,12 @@ class RecoveryReport:
     reset_finished: bool = False
     clean: bool = True
     notes: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """Say what was done as one line: the fields that say something, in their order."""
+        found = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in {"clean", "notes"}}
+        said = [f"{name}={value}" for name, value in found.items() if value or name == "items_found"]
+        return ", ".join([*said, *self.notes])
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "posjournal_async"
 LAYERS = [
     "cli",  # for people, on top of everything
     "testing",  # for authors of storages: uses the library, and is not used by it
+    "adapters",  # doors to other people's systems: each imports its extra, and nothing imports it
     "__init__",
     "journal",
     "contiguous",
@@ -24,6 +25,7 @@ LAYERS = [
     "recovery",
     "replay",
     "removal",
+    "measuring",
     "commit",
     "reader",
     "sealed",
@@ -48,6 +50,7 @@ LAYERS = [
     "waiting",
     "codecs",
     "metrics",
+    "log",
     "errors",
 ]
 
