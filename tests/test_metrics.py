@@ -566,9 +566,12 @@ async def test_a_journal_that_failed_is_one_line_without_a_byte_of_an_item(lines
 
 
 async def test_the_error_of_somebody_else_is_named_and_not_quoted(lines: Callable[[], list[str]]) -> None:
-    """A storage or an interpreter may put into it what it likes."""
-    journal = await filled(Context(MemoryStorage()), 1)
-    journal._writer.fail(ValueError("cannot store b'secret'"))
+    """A storage or an interpreter may put into it what it likes. It is told once, also when it strikes twice."""
+    counters = Counters()
+    journal = await filled(Context(MemoryStorage(), counters), 1)
+    for _ in range(2):
+        journal._writer.fail(ValueError("cannot store b'secret'"))
+    assert counters.totals["orders", "failures"] == 1
     with pytest.raises(JournalFailed):
         await journal.close()
     assert lines() == ["ERROR journal orders failed, and has to be opened again: ValueError"]
