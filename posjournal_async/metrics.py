@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from threading import Lock
 from typing import Protocol, TypeAlias, runtime_checkable
 
 __all__ = [
@@ -173,64 +172,64 @@ class NoMetrics:
 
 
 class Sources:
-    """The journals that a sink may ask: half of a sink (`Watches`), which any thread may ask in turn.
+    """The journals that a sink may ask: half of a sink (`Watches`). Other threads may call `samples` at any time.
 
     Journals with the same label are added up. What a journal counted stays when it is closed, and its gauges go.
     """
 
+    # There is no lock: an interruption in the wrong place would leave it locked, and the event loop waiting for it. So
+    # what moves from one journal to what the closed ones have counted is missed for a moment, and never seen twice; and
+    # no total is shown that is less than one before.
+
     def __init__(self) -> None:
-        self._lock = Lock()
         self._live: dict[Source, _Watched] = {}
         self._ended: dict[str, dict[str, int]] = {}
+        self._shown: dict[tuple[str, str], int] = {}
 
     def watch(self, label: str, source: Source) -> None:
         """Ask this journal too, from now on."""
-        with self._lock:
-            self._live[source] = _Watched(label)
+        for known in list(self._live):
+            if known() is None:  # collected, and never closed
+                self.unwatch(known)
+        self._live[source] = _Watched(label)
 
     def unwatch(self, source: Source) -> None:
         """Ask this journal for the last time."""
-        with self._lock:
-            watched = self._live.get(source)
-            if watched is not None:
-                watched.look(source)
-                self._end(source, watched)
+        last = source()
+        watched = self._live.pop(source, None)
+        if watched is not None:
+            ended = dict(self._ended.get(watched.label, {}))
+            _add((last or watched.sample).totals, ended)
+            self._ended[watched.label] = ended
 
     def samples(self) -> dict[str, Sample]:
         """Return how the journals are now, by label."""
-        with self._lock:
-            for source, watched in list(self._live.items()):
-                if not watched.look(source):
-                    self._end(source, watched)  # collected, and never closed
-            samples = {label: Sample(totals=dict(totals)) for label, totals in self._ended.items()}
-            for watched in self._live.values():
-                sample = samples.setdefault(watched.label, Sample())
-                _add(watched.gauges, sample.gauges)
-                _add(watched.totals, sample.totals)
-            return samples
-
-    def _end(self, source: Source, watched: _Watched) -> None:
-        _add(watched.totals, self._ended.setdefault(watched.label, {}))
-        del self._live[source]
+        samples = {label: Sample(totals=dict(totals)) for label, totals in list(self._ended.items())}
+        for source, watched in list(self._live.items()):
+            sample = samples.setdefault(watched.label, Sample())
+            if watched.look(source):
+                _add(watched.sample.gauges, sample.gauges)
+            _add(watched.sample.totals, sample.totals)
+        for label, sample in samples.items():
+            for name, total in sample.totals.items():
+                shown = self._shown[label, name] = max(total, self._shown.get((label, name), 0))
+                sample.totals[name] = shown
+        return samples
 
 
 @dataclass(slots=True)
 class _Watched:
-    """A journal that is asked, and its last answers."""
+    """A journal that is asked, and its last answer."""
 
     label: str
-    gauges: dict[str, float] = field(default_factory=dict[str, float])
-    totals: dict[str, int] = field(default_factory=dict[str, int])
+    sample: Sample = field(default_factory=Sample)
 
     def look(self, source: Source) -> bool:
-        """Ask it; say whether it is there. What it counted is never less than before, whatever a thread has seen."""
+        """Ask it; say whether it is there."""
         sample = source()
-        if sample is None:
-            return False
-        self.gauges = sample.gauges
-        for name, total in sample.totals.items():
-            self.totals[name] = max(total, self.totals.get(name, 0))
-        return True
+        if sample is not None:
+            self.sample = sample
+        return sample is not None
 
 
 def _add(amounts: dict[str, int] | dict[str, float], totals: dict[str, int] | dict[str, float]) -> None:

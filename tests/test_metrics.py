@@ -267,7 +267,9 @@ async def test_a_sink_keeps_no_journal_alive() -> None:
     with pytest.warns(ResourceWarning, match="unclosed journal 'orders'"):
         gc.collect()
     assert counters.samples()["orders"] == Sample({}, {**counters.samples()["orders"].totals})
-    assert counters.samples()["orders"].totals["items_appended"] == 3
+    async with await filled(Context(MemoryStorage(), counters), 4):
+        assert counters.samples()["orders"].totals["items_appended"] == 7
+        assert len(counters._live) == 1
 
 
 async def test_a_journal_may_be_asked_in_another_thread() -> None:
