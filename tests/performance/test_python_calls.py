@@ -177,9 +177,11 @@ async def test_a_sink_costs_appends_reads_at_hand_and_replays_no_call(tmp_path: 
                     pass
             counted.append([appends.library.total(), reads.library.total(), replays.library.total()])
     without, with_sink = counted
-    assert with_sink[:2] == without[:2]
+    assert with_sink[0] == without[0]
+    # One read in 256 lets others run, and the loop may then have something of the library to finish.
+    assert with_sink[1] - without[1] <= 5, counted
     # The stream is entered and left: its coroutines, its end, and what a sink that makes no spans is asked.
-    assert with_sink[2] - without[2] <= 5, counted
+    assert with_sink[2] - without[2] <= 10, counted
 
 
 async def test_a_sink_costs_a_commit_some_twenty_calls_and_a_waiter_eight() -> None:
