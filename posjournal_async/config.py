@@ -97,7 +97,7 @@ class Context:
     Attributes:
         storage: Where the blobs are kept. Journals of different partitions may share one.
         metrics: Where counts and durations go.
-        label: Name of this part of the service in metrics, "" for none.
+        label: Name of this part of the service in metrics; where it is "", that is the partition of the journal.
 
     Example:
         >>> from posjournal_async import Context, MemoryStorage

@@ -13,7 +13,7 @@ from operator import index
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, overload
-from weakref import WeakSet
+from weakref import WeakMethod, WeakSet
 
 from typing_extensions import TypeVar
 
@@ -30,6 +30,17 @@ from posjournal_async.errors import (
     StorageError,
 )
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
+from posjournal_async.log import logger, reason_of
+from posjournal_async.measuring import (
+    MeasuredData,
+    MeasuredReader,
+    MeasuredWriter,
+    guarded,
+    sample_of,
+    sink_of,
+    source_of,
+    span_of,
+)
 from posjournal_async.opening import Opened, open_at_size, open_existing
 from posjournal_async.payloads import Payloads, joined
 from posjournal_async.reader import Reader
@@ -45,6 +56,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from posjournal_async.codecs import Codec
+    from posjournal_async.metrics import Sample
     from posjournal_async.payloads import Payload, Run
     from posjournal_async.recovery import RecoveryReport
 
@@ -89,6 +101,8 @@ class Journal(Generic[T]):
 
     def __init__(self, context: Context, config: Config[T], opened: Opened) -> None:
         """Assemble a journal from its open parts; services call `init`."""
+        context = guarded(context, config.partition)
+        sink = sink_of(context)
         self._context = context
         self._config = config
         self._loop = asyncio.get_running_loop()
@@ -103,7 +117,7 @@ class Journal(Generic[T]):
         self._encode = None if self._payloads.takes_bytes else config.codec.encode
         self._plain = self._payloads.plain
         self._batch = _ENCODED if config.compression is None else _COMPRESSED
-        self._data = DataJournal(
+        self._data = (DataJournal if sink is None else partial(MeasuredData, sink))(
             opened.sections,
             journal_id=slot.journal_id,
             items_per_section=slot.items_per_section,
@@ -122,8 +136,8 @@ class Journal(Generic[T]):
             is_sealed=self._data.is_sealed,
             most=config.max_open_blobs,
         )
-        self._reader = Reader(self._data, self._sealed)
-        self._writer = Writer(
+        self._reader = (Reader if sink is None else partial(MeasuredReader, sink))(self._data, self._sealed)
+        self._writer = (Writer if sink is None else partial(MeasuredWriter, sink))(
             self._data,
             self._offsets,
             self._checkpoint,
@@ -131,7 +145,7 @@ class Journal(Generic[T]):
             context=context,
             partition=config.partition,
             durable=slot.durable,
-            on_failure=self._hide_what_is_not_durable,
+            on_failure=self._has_failed,
         )
         self._removal = Removal(
             self._data,
@@ -143,12 +157,20 @@ class Journal(Generic[T]):
             on_discard=self._lower_snapshots,
         )
         self._snapshots: WeakSet[Snapshot] = WeakSet()
-        self._reads_in_a_row = 0
+        self._reads = 0
+        self._replays = 0
+        self._opened_at = slot.durable
         self._closing: asyncio.Task[None] | None = None
         self._is_released = False
+        self._is_failure_told = False
         _journals.add(self)
+        self._sink = sink
+        self._source = source_of(WeakMethod(self._sample))
+        if sink is not None:
+            sink.watch(self._source)
         if not opened.report.clean:
             context.metrics.count("recoveries", 1, context.label)
+            logger.warning("journal %s: opening it repaired something: %s", config.partition, opened.report.told())
 
     # Opening.
 
@@ -170,7 +192,9 @@ class Journal(Generic[T]):
             JournalLocked: Somebody has it open.
             StorageError: The storage failed.
         """
-        return await _opened(partial(_assembled, context, config, open_existing))
+        context = guarded(context, config.partition)
+        with span_of(context, "init"):
+            return await _opened(partial(_assembled, context, config, open_existing))
 
     @classmethod
     async def init_at_size(cls, context: Context, config: Config[U], size: int) -> Journal[U]:
@@ -191,7 +215,9 @@ class Journal(Generic[T]):
         """
         if _count(size, "size") >= LARGEST_SIZE:
             raise SizeOverflow(size)
-        return await _opened(partial(_assembled, context, config, partial(open_at_size, size=size)))
+        context = guarded(context, config.partition)
+        with span_of(context, "init_at_size"):
+            return await _opened(partial(_assembled, context, config, partial(open_at_size, size=size)))
 
     @classmethod
     async def init_sync(cls, context: Context, config: Config[U], positions: range) -> Journal[U]:
@@ -222,7 +248,9 @@ class Journal(Generic[T]):
             raise ValueError(f"positions: expected a range of at least one position with step 1, found {positions}")
         if positions.start >= LARGEST_SIZE:
             raise SizeOverflow(positions.start)
-        return await _opened(partial(cls._init_sync, context, config, positions))
+        context = guarded(context, config.partition)
+        with span_of(context, "init_sync"):
+            return await _opened(partial(cls._init_sync, context, config, positions))
 
     @classmethod
     async def _init_sync(cls, context: Context, config: Config[U], positions: range) -> Journal[U]:
@@ -357,8 +385,8 @@ class Journal(Generic[T]):
             self._check_here()
         if type(position) is not int or position < 0:
             position = _count(position, "position")
-        self._reads_in_a_row += 1
-        if self._reads_in_a_row % _READ == 0:
+        self._reads += 1
+        if self._reads % _READ == 0:
             await asyncio.sleep(0)  # a loop of reads that never wait would starve everybody else
         payload = self._payload_at_once(position)
         while payload is None:
@@ -390,10 +418,12 @@ class Journal(Generic[T]):
             generation = self._data.generation
             items: list[T] = []
             for position in wanted:
-                self._reads_in_a_row += 1
-                if self._reads_in_a_row % _READ == 0:
+                self._reads += 1
+                if self._reads % _READ == 0:
                     await asyncio.sleep(0)  # as in `read`
                 payload = self._payload_at_once(position)
+                if payload is None:
+                    self._reads -= 1  # `read` counts it once more
                 items.append(await self.read(position) if payload is None else self._payloads.decode(payload, position))
             if generation == self._data.generation:
                 return items  # else a rewind came between: they may be of two histories
@@ -456,6 +486,7 @@ class Journal(Generic[T]):
         if self._writer.failure is not None:
             snapshot.lower(self._writer.durable)
         self._snapshots.add(snapshot)
+        self._replays += 1
         return snapshot, buffer
 
     # Removing.
@@ -475,9 +506,9 @@ class Journal(Generic[T]):
         """
         self._check_here()
         self._check_open()
-        removed: bool = await self._writer.exclusively(
-            partial(self._removal.prune, _count(min_position, "min_position"))
-        )
+        operation = partial(self._removal.prune, _count(min_position, "min_position"))
+        with span_of(self._context, "prune"):
+            removed: bool = await self._writer.exclusively(operation)
         return removed
 
     async def rewind(self, size: int) -> None:
@@ -497,7 +528,9 @@ class Journal(Generic[T]):
         """
         self._check_here()
         self._check_open()
-        await self._writer.exclusively(partial(self._removal.rewind, _count(size, "size")))
+        operation = partial(self._removal.rewind, _count(size, "size"))
+        with span_of(self._context, "rewind"):
+            await self._writer.exclusively(operation)
 
     # Durability.
 
@@ -674,6 +707,8 @@ class Journal(Generic[T]):
             except Exception as error:  # noqa: BLE001 - raised below, when everything was released
                 errors.append(error)
         self._is_released = all(isinstance(error, StorageError) for error in errors)
+        if self._sink is not None:
+            self._sink.unwatch(self._source)
         if errors:
             raise errors[0]
 
@@ -735,8 +770,26 @@ class Journal(Generic[T]):
         for snapshot in self._snapshots:
             snapshot.lower(limit)
 
-    def _hide_what_is_not_durable(self) -> None:
+    def _has_failed(self) -> None:
         self._lower_snapshots(self._writer.durable)
+        failure = self._writer.failure
+        if failure is not None and not self._is_failure_told:
+            self._is_failure_told = True
+            self._context.metrics.count("failures", 1, self._context.label)
+            logger.error(
+                "journal %s failed, and has to be opened again: %s", self._config.partition, reason_of(failure)
+            )
+
+    def _sample(self) -> Sample:
+        return sample_of(
+            self._data,
+            self._sealed,
+            self._reader,
+            self._writer,
+            appended=self._data.size - self._opened_at + self._removal.discarded,
+            reads=self._reads,
+            replays=self._replays,
+        )
 
     def _leave_behind(self) -> None:
         self._thread = 0

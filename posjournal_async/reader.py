@@ -5,21 +5,27 @@ Reading changes no file. An index that leads nowhere is made anew in memory, and
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from posjournal_async.errors import Corruption
 from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.record import parse_record
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from contextlib import AbstractAsyncContextManager
+
     from posjournal_async.data import DataJournal
     from posjournal_async.payloads import Payload
     from posjournal_async.sealed import SealedSection, SealedSections
     from posjournal_async.tail import Tail
 
 __all__ = ["Place", "Reader"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,17 @@ class Place:
 
 
 class Reader:
-    """Reads the records of one journal. The caller has checked that the position exists."""
+    """Reads the records of one journal. The caller has checked that the position exists.
+
+    Attributes:
+        replayed: Records that were read for replays.
+    """
 
     def __init__(self, data: DataJournal, sealed: SealedSections) -> None:
         self._data = data
         self._sealed = sealed
         self._items_per_section = data.items_per_section
+        self.replayed = 0
 
     def payload_at_once(self, position: int) -> Payload | None:
         """Return a payload that is at hand; None if it is not, or if what is there has to be looked at closely."""
@@ -149,6 +160,10 @@ class Reader:
             return True, Place(sealed.header.salt, HEADER_LENGTH)
         payload, start = await self._in_sealed(sealed, position)
         return payload is not None, Place(sealed.header.salt, start)
+
+    def streaming(self, runs: AsyncGenerator[T, None]) -> AbstractAsyncContextManager[AsyncGenerator[T, None]]:
+        """Return what a replay goes through its records in; they are closed when it leaves."""
+        return aclosing(runs)
 
     def is_open(self, section: int) -> bool:
         """Say whether a section need not be opened to be read."""

@@ -27,7 +27,7 @@ newest name that is known, and it is always looked at; items of the new codec ma
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption, InvalidConfiguration
@@ -86,6 +86,12 @@ class RecoveryReport:
     reset_finished: bool = False
     clean: bool = True
     notes: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """Say what was done as one line: the fields that say something, in their order."""
+        found = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in {"clean", "notes"}}
+        said = [f"{name}={value}" for name, value in found.items() if value or name == "items_found"]
+        return ", ".join([*said, *self.notes])
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,11 @@ __all__ = ["Removal"]
 
 
 class Removal:
-    """Prunes and rewinds one journal."""
+    """Prunes and rewinds one journal.
+
+    Attributes:
+        discarded: How many items rewinds have discarded.
+    """
 
     def __init__(  # noqa: PLR0913 - the rooms it works in
         self,
@@ -49,6 +53,7 @@ class Removal:
         self._metrics = context.metrics
         self._label = context.label
         self._on_discard = on_discard
+        self.discarded = 0
 
     async def prune(self, min_position: int) -> bool:
         """Remove the sections whose items all lie below `min_position`; say whether there were any.
@@ -95,6 +100,7 @@ class Removal:
         gone = data.blobs() if tail is None or section != last else []
         # From here on the discarded items are not shown, whatever happens.
         data.cut(size, tail)
+        self.discarded += old - size
         self._writer.discard(size)
         self._on_discard(size)
         async with AsyncExitStack() as stack:  # closes all of them, also when one cannot be closed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
 from posjournal_async.format.record import RecordFault, parse_records
@@ -60,7 +59,7 @@ async def replay(
     reader: Reader, payloads: Payloads[T], snapshot: Snapshot, items_per_section: int, buffer: int
 ) -> AsyncGenerator[tuple[int, T], None]:
     """Yield the items of a snapshot with their positions."""
-    async with aclosing(_runs(reader, snapshot, items_per_section, buffer)) as runs:
+    async with reader.streaming(_runs(reader, snapshot, items_per_section, buffer)) as runs:
         async for first, records in runs:
             items, error = payloads.decode_all(records, first)
             stop = first + len(items)
@@ -77,7 +76,7 @@ async def replay_batches(
     reader: Reader, payloads: Payloads[T], snapshot: Snapshot, items_per_section: int, buffer: int
 ) -> AsyncGenerator[tuple[int, list[T]], None]:
     """Yield the items of a snapshot in lists, each with the position of its first item."""
-    async with aclosing(_runs(reader, snapshot, items_per_section, buffer)) as runs:
+    async with reader.streaming(_runs(reader, snapshot, items_per_section, buffer)) as runs:
         async for first, records in runs:
             items, error = payloads.decode_all(records, first)
             if items:
@@ -119,6 +118,7 @@ async def _runs(
                 del run, fetched
                 first = position
                 position += len(records.ends)
+                reader.replayed += len(records.ends)
                 if position < stop:
                     pieces.read_ahead(section, at, wanted)
                 yield first, records

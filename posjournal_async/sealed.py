@@ -131,6 +131,11 @@ class SealedSections:
         self._has_changed = asyncio.Event()
         self._is_closed = False
 
+    @property
+    def handles(self) -> int:
+        """How many sections are open."""
+        return len(self._handles)
+
     def get(self, section: int) -> SealedSection | None:
         """Return a section that is kept open, for use before the next await; or None."""
         sealed = self._kept.get(section)

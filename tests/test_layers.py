@@ -19,6 +19,7 @@ LAYERS = [
     "cli",  # for people, on top of everything
     "inspection",  # for the command: looks at a journal from outside
     "testing",  # for authors of storages: uses the library, and is not used by it
+    "adapters",  # doors to other people's systems: each imports its extra, and nothing imports it
     "__init__",
     "journal",
     "contiguous",
@@ -26,6 +27,7 @@ LAYERS = [
     "recovery",
     "replay",
     "removal",
+    "measuring",
     "commit",
     "reader",
     "sealed",
@@ -58,6 +60,7 @@ LAYERS = [
     "codecs.protocols",
     "codecs.versions",
     "metrics",
+    "log",
     "errors",
 ]
 

@@ -16,7 +16,7 @@ from posjournal_async.codecs import BytesCodec, JsonCodec, MsgpackCodec
 if TYPE_CHECKING:
     from posjournal_async.codecs import Codec
 
-__all__ = ["NamedCodec", "codec_of"]
+__all__ = ["TypedItems", "codec_of"]
 
 _KNOWN: dict[str, type[MsgpackCodec | JsonCodec | BytesCodec]] = {
     "msgpack": MsgpackCodec,
@@ -26,7 +26,7 @@ _KNOWN: dict[str, type[MsgpackCodec | JsonCodec | BytesCodec]] = {
 
 # Typed codecs record how they encode and the version of the type: what they wrote is read without the type. Protocol
 # Buffers cannot be read without it, and are shown as bytes.
-_TYPED = re.compile(r"(mp|json|pb)/[0-9]+")
+_TYPED = re.compile(r"(mp|json|pb)/([1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5])")
 _ENCODINGS: dict[str, type[MsgpackCodec | JsonCodec | BytesCodec]] = {
     "mp": MsgpackCodec,
     "json": JsonCodec,
@@ -34,24 +34,31 @@ _ENCODINGS: dict[str, type[MsgpackCodec | JsonCodec | BytesCodec]] = {
 }
 
 
-class NamedCodec:
-    """A codec under another name.
+class TypedItems:
+    """What a typed codec wrote, read and written without the type: each payload begins with its version.
 
     Attributes:
-        name: Name that is recorded on disk.
+        name: Name that is recorded on disk, such as "mp/2".
     """
 
-    def __init__(self, codec: Codec[Any], name: str) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self._codec = codec
+        self._encoding, version = name.split("/")
+        self._version = int(version)
+        self._codec: Codec[Any] = _ENCODINGS[self._encoding]()
+
+    def accepts(self, name: str) -> bool:
+        """Say whether what was recorded under another name has the same encoding, and no newer version."""
+        typed = _TYPED.fullmatch(name)
+        return typed is not None and typed[1] == self._encoding and int(typed[2]) <= self._version
 
     def encode(self, item: Any, /) -> bytes:
-        """Turn an item into bytes as the other codec does."""
-        return self._codec.encode(item)
+        """Turn an item into bytes of the newest version."""
+        return bytes([self._version]) + self._codec.encode(item)
 
     def decode(self, data: bytes, /) -> Any:
-        """Turn bytes into an item as the other codec does."""
-        return self._codec.decode(data)
+        """Turn bytes of any version into an item."""
+        return self._codec.decode(data[1:])
 
 
 def codec_of(recorded: str, given: str | None, *, is_raw: bool = False) -> Codec[Any]:
@@ -71,9 +78,8 @@ def codec_of(recorded: str, given: str | None, *, is_raw: bool = False) -> Codec
         return _named_by_user(given)
     if recorded in _KNOWN:
         return _KNOWN[recorded]()
-    typed = _TYPED.fullmatch(recorded)
-    if typed is not None:
-        return NamedCodec(_ENCODINGS[typed[1]](), recorded)
+    if _TYPED.fullmatch(recorded):
+        return TypedItems(recorded)
     raise click.UsageError(
         f"the journal records the codec '{printable(recorded)}', which is not known here: "
         "name one by --codec, as module:attribute, or see the bytes by --codec bytes"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from posjournal_async.cli.codec_choice import NamedCodec
-from posjournal_async.codecs import BytesCodec
 from posjournal_async.config import Config, Context
 from posjournal_async.errors import JournalLocked
+from posjournal_async.inspection.repairing import Unread
 from posjournal_async.inspection.survey import survey
 from posjournal_async.journal import Journal
 from posjournal_async.storage.file import FileStorage
@@ -44,7 +43,7 @@ async def open_whatever_its_codec(output: Output, path: JournalPath, seen: Surve
     config = Config(
         partition=path.partition,
         items_per_section=seen.slot.items_per_section,
-        codec=NamedCodec(BytesCodec(), seen.slot.codec),
+        codec=Unread(seen.slot.codec),
     )
     journal = await Journal.init(Context(FileStorage(path.root)), config)
     note_repair(output, journal)

@@ -54,6 +54,9 @@ class MsgspecCodec(Generic[T]):
         TypeError: A version is no integer, an upcaster cannot be called, or msgspec does not know the type.
 
     Example:
+        >>> from typing import Any
+        >>> import msgspec
+        >>> from posjournal_async.codecs.msgspec import MsgspecCodec
         >>> class Order(msgspec.Struct):
         ...     number: int
         ...     cents: int

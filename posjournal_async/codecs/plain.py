@@ -23,6 +23,7 @@ class MsgpackCodec:
     1,024 levels deep: what is nested deeper, or has a tuple for a key, is stored and raises `CodecError` when read.
 
     Example:
+        >>> from posjournal_async import MsgpackCodec
         >>> codec = MsgpackCodec()
         >>> codec.decode(codec.encode({"id": 7, "tags": ["a", "b"]}))
         {'id': 7, 'tags': ['a', 'b']}
@@ -46,6 +47,7 @@ class BytesCodec:
     `bytearray` and `memoryview` are taken too and come back as `bytes`.
 
     Example:
+        >>> from posjournal_async import BytesCodec
         >>> BytesCodec().decode(BytesCodec().encode(b"raw"))
         b'raw'
     """
@@ -72,6 +74,7 @@ class JsonCodec:
     strings.
 
     Example:
+        >>> from posjournal_async import JsonCodec
         >>> JsonCodec().encode({"id": 7})
         b'{"id":7}'
     """

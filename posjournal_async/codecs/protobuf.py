@@ -36,6 +36,7 @@ class Upcaster:
 
     Example:
         >>> from google.protobuf.wrappers_pb2 import Int32Value, Int64Value
+        >>> from posjournal_async.codecs.protobuf import Upcaster
         >>> Upcaster(Int32Value, lambda old: Int64Value(value=old.value * 100)).message.__name__
         'Int32Value'
     """
@@ -72,6 +73,7 @@ class ProtobufCodec(Generic[M]):
 
     Example:
         >>> from google.protobuf.wrappers_pb2 import Int32Value, Int64Value
+        >>> from posjournal_async.codecs.protobuf import ProtobufCodec, Upcaster
         >>> cents = Upcaster(Int32Value, lambda old: Int64Value(value=old.value * 100))
         >>> codec = ProtobufCodec(Int64Value, version=2, upcasters={1: cents})
         >>> codec.decode(codec.encode(Int64Value(value=250))).value

@@ -59,6 +59,9 @@ class PydanticCodec(Generic[T]):
         pydantic.PydanticUserError: pydantic does not know the type.
 
     Example:
+        >>> from typing import Any
+        >>> from pydantic import BaseModel
+        >>> from posjournal_async.codecs.pydantic import PydanticCodec
         >>> class Order(BaseModel):
         ...     number: int
         ...     cents: int

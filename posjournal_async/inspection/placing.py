@@ -156,7 +156,7 @@ def placed(look: Look, slot: Slot, scans: Mapping[int, SectionFacts]) -> Survey:
     problem: JournalError | None = None
     placing = _Placing(look, slot, scans)
     try:
-        size = decide(facts, Expectation(look.partition, slot.items_per_section, slot.codec)).size
+        size = decide(facts, Expectation(look.partition, slot.items_per_section, slot.codec, lambda _: True)).size
     except (Corruption, InvalidConfiguration) as error:
         problem = error
         size = placing.readable_size()

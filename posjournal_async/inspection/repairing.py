@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from posjournal_async.recovery import RecoveryReport
     from posjournal_async.storage.protocols import Storage
 
-__all__ = ["Change", "Repair", "carry_out", "planned"]
+__all__ = ["Change", "Repair", "Unread", "carry_out", "planned"]
 
 _ENTRY = 8
 _CHECKPOINT = 0
@@ -170,7 +170,7 @@ async def planned(
         cut = await cut_of(storage, partition, facts.slot, slots.place, cut_at)
         rest = await planned(AsCut(storage, partition, cut), partition, with_indexes=with_indexes, advance=advance)
         return await _with_cut(storage, partition, cut, rest)
-    expectation = Expectation(partition, facts.slot.items_per_section, facts.slot.codec)
+    expectation = Expectation(partition, facts.slot.items_per_section, facts.slot.codec, lambda _: True)
     reindexed: tuple[int, ...] = ()
     damaged: tuple[int, ...] = ()
     if with_indexes:
@@ -363,7 +363,7 @@ async def carry_out(repair: Repair, root: Path, partition: str) -> RecoveryRepor
     if repair.cut is not None:
         await cut_away(storage, partition, repair.cut)
     await _reindex(storage, partition, repair.reindexed)
-    config = Config(partition=partition, items_per_section=slot.items_per_section, codec=_Named(slot.codec))
+    config = Config(partition=partition, items_per_section=slot.items_per_section, codec=Unread(slot.codec))
     async with await Journal.init(Context(storage), config) as journal:
         report = journal.recovery
     await _mend_slot(storage, partition)
@@ -393,8 +393,17 @@ async def _mend_slot(storage: Storage, partition: str) -> None:
         await blob.close()
 
 
-class _Named(BytesCodec):
-    """A codec that is never asked: opening looks at no item, only at the name."""
+class Unread(BytesCodec):
+    """A codec that is never asked: opening looks at no item, only at the name.
+
+    Attributes:
+        name: Name that the journal records.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def accepts(self, name: str) -> bool:
+        """Accept sections under any name: those of an older version of the codec."""
+        del name
+        return True

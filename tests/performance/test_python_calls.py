@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from posjournal_async import BytesCodec, Config, Context, FileStorage, Journal, MemoryStorage
+from posjournal_async import BytesCodec, Config, Context, Counters, FileStorage, Journal, MemoryStorage
 from tests.journals import others_ended
 from tests.performance.counting import Calls
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    from posjournal_async import Storage
+    from posjournal_async import Metrics, Storage
 
 ITEM = b"x" * 100
 
 
-async def begun(storage: Storage, **fields: Any) -> Journal[bytes]:
+async def begun(storage: Storage, sink: Metrics | None = None, **fields: Any) -> Journal[bytes]:
     """Return a journal whose section exists, and that has nothing to write."""
     config = Config(**{"partition": "orders", "codec": BytesCodec(), "write_buffer": 2**24, **fields})
-    journal = await Journal.init(Context(storage), config)
+    context = Context(storage) if sink is None else Context(storage, sink)
+    journal = await Journal.init(context, config)
     await journal.append(ITEM)
     await journal.sync()
     return journal
@@ -139,6 +140,68 @@ async def test_a_replay_takes_two_calls_for_an_item(tmp_path: Path) -> None:
         assert one_by_one.library.total() <= count * 2.06, one_by_one.told()
         assert one_by_one.others.total() <= count * 0.1, one_by_one.told()
         assert in_lists.library.total() <= count * 1.06, in_lists.told()
+
+
+# A sink for metrics.
+
+
+async def test_without_a_sink_nothing_of_the_measuring_is_called(tmp_path: Path) -> None:
+    """Not even to find that there is none: the journal is made of the rooms as they are."""
+    async with await begun(FileStorage(tmp_path), items_per_section=100) as journal:
+        with Calls() as calls:
+            await journal.append_many([ITEM] * 150)
+            await journal.sync_data()
+            await journal.sync()
+            await journal.read(3)
+            async for _ in journal.replay(0):
+                pass
+    assert calls.library["Journal.sync_data"]
+    assert not [
+        name for name in calls.library if name.startswith(("Measured", "Sink", "Sources", "_Stream", "_Watched"))
+    ]
+
+
+async def test_a_sink_costs_appends_reads_at_hand_and_replays_no_call(tmp_path: Path) -> None:
+    """What they count is read off the journal when somebody asks: all that is called once more is for the commits."""
+    counted = []
+    for number, sink in enumerate((None, Counters())):
+        async with await begun(FileStorage(tmp_path / str(number)), sink, items_per_section=2_000) as journal:
+            with Calls() as appends:
+                for _ in range(1_000):
+                    await journal.append(ITEM)
+            with Calls() as reads:
+                for position in range(1_000):
+                    await journal.read(position)  # from memory: nothing was committed yet
+            with Calls() as replays:
+                async for _ in journal.replay(0):
+                    pass
+            counted.append([appends.library.total(), reads.library.total(), replays.library.total()])
+    without, with_sink = counted
+    assert with_sink[0] == without[0]
+    # One read in 256 lets others run, and the loop may then have something of the library to finish.
+    assert with_sink[1] - without[1] <= 5, counted
+    # The stream is entered and left: its coroutines, its end, and what a sink that makes no spans is asked.
+    assert with_sink[2] - without[2] <= 10, counted
+
+
+async def test_a_sink_costs_a_commit_some_twenty_calls_and_a_waiter_eight() -> None:
+    """Of the library and of the sink: five numbers for the commit, one for each who waits."""
+
+    async def commit(journal: Journal[bytes]) -> None:
+        await journal.append(ITEM)
+        await journal.sync_data()
+
+    counted: dict[tuple[bool, int], int] = {}
+    for sink in (None, Counters()):
+        async with await begun(MemoryStorage(), sink) as journal:
+            for count in (1, 101):
+                tasks = [asyncio.create_task(commit(journal)) for _ in range(count)]
+                with Calls() as calls:
+                    await asyncio.wait(tasks)
+                counted[sink is not None, count] = calls.library.total()
+    more = {count: counted[True, count] - counted[False, count] for count in (1, 101)}
+    assert more[1] <= 22, more
+    assert more[101] - more[1] <= 100 * 8, more
 
 
 # Turns of the event loop, and tasks.
