@@ -24,6 +24,7 @@ from posjournal_async.format.header import (
 )
 from posjournal_async.inspection.remembered import NO_SALT, Remembered, read_records
 from posjournal_async.inspection.slots import Slots, parse_slots
+from posjournal_async.inspection.states import codec_expected
 from posjournal_async.inspection.survey import make_durable
 
 if TYPE_CHECKING:
@@ -96,7 +97,9 @@ class Blobs:
     async def walk(self, slot: Slot, section: int, until: int) -> Remembered | None:
         """Return what a section holds, up to a position; None where it has no blob of this journal."""
         async with self.opened(section) as (blob, header):
-            if blob is None or not isinstance(header, Header) or header != expected_header(slot, section, header.salt):
+            if blob is None or not isinstance(header, Header):
+                return None
+            if header != expected_header(slot, section, header.salt, header.codec):
                 return None
             found = Remembered.begun(section, header.first, header.salt)
             while found.stop < until:
@@ -155,10 +158,11 @@ class Blobs:
         return await _times_of(self.root, self.partition, sections)
 
 
-def expected_header(slot: Slot, section: int, salt: int) -> Header:
-    """Return the header that a section's data blob has to have."""
+def expected_header(slot: Slot, section: int, salt: int, codec: str) -> Header:
+    """Return the header that a section's data blob has to have, where it has this salt and this codec's name."""
     first = max(section * slot.items_per_section, slot.boundary)
-    return Header(Kind.DATA, slot.journal_id, section, slot.items_per_section, first, salt, slot.codec)
+    name = codec_expected(slot.codec, codec)
+    return Header(Kind.DATA, slot.journal_id, section, slot.items_per_section, first, salt, name)
 
 
 def _look_at_files(root: os.PathLike[str], partition: str, sections: list[int]) -> tuple[object, bool]:

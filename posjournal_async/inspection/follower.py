@@ -257,10 +257,10 @@ class Follower:
                 return _Piece(entry, fault=reason)
             if newest is not None and is_continued:
                 entry = newest
-                if header != expected_header(slot, section, newest.salt):
+                if header != expected_header(slot, section, newest.salt, header.codec):
                     self._doubt = 0
                     return _Piece(entry, fault="the header of another blob")
-            elif header != expected_header(slot, section, header.salt):
+            elif header != expected_header(slot, section, header.salt, header.codec):
                 return _Piece(_unread(slot, section), fault="the header of another blob")
             else:
                 entry = Remembered.begun(section, header.first, header.salt)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from posjournal_async.errors import Corruption, InvalidConfiguration
 from posjournal_async.format.checkpoint_slot import Slot
 from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, HeaderFault, Kind, parse_header
-from posjournal_async.inspection.states import SectionState, SectionView, Survey
+from posjournal_async.inspection.states import SectionState, SectionView, Survey, codec_expected
 from posjournal_async.recovery import Expectation, Facts, SectionFacts, decide
 
 if TYPE_CHECKING:
@@ -255,7 +255,8 @@ class _Placing:
             if header.fault is HeaderFault.INTERRUPTED and slot.durable <= first:
                 return SectionState.INTERRUPTED, "its creation was interrupted"
             return SectionState.DAMAGED, "its header does not check out"
-        expected = Header(Kind.DATA, slot.journal_id, section, self._ips, first, header.salt, slot.codec)
+        codec = codec_expected(slot.codec, header.codec)
+        expected = Header(Kind.DATA, slot.journal_id, section, self._ips, first, header.salt, codec)
         if header == expected:
             return None
         other = next(name for field, name in _FIELDS if getattr(header, field) != getattr(expected, field))

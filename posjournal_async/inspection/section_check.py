@@ -18,6 +18,7 @@ from posjournal_async.errors import CodecError, StorageError
 from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, HeaderFault, Kind, parse_header
 from posjournal_async.inspection.findings import Finding, Severity
 from posjournal_async.inspection.section_index import SectionIndex
+from posjournal_async.inspection.states import codec_expected
 from posjournal_async.inspection.walk import Walk
 
 if TYPE_CHECKING:
@@ -172,9 +173,8 @@ class SectionCheck:
             "section": (self._section, header.section),
             "items per section": (slot.items_per_section, header.items_per_section),
             "first position": (self._first, header.first),
+            "codec": (codec_expected(slot.codec, header.codec), header.codec),
         }
-        if not _is_older(header.codec, slot.codec):
-            wanted["codec"] = (slot.codec, header.codec)
         for name, (expected, found) in wanted.items():
             if expected != found:
                 what = f"header: {name}"
@@ -353,16 +353,3 @@ class SectionCheck:
     ) -> Finding:
         partition = f"{self._watch.partition}_offsets" if is_index else self._partition
         return Finding(severity, what, expected, found, partition, self._section, offset, position, positions)
-
-
-def _is_older(codec: str, than: str) -> bool:
-    """Say whether a name that a section records is that of an older version of a typed codec, such as "mp/1"."""
-    encoding, slash, version = codec.partition("/")
-    newer_encoding, _, newer = than.partition("/")
-    return (
-        bool(slash)
-        and encoding == newer_encoding
-        and version.isdecimal()
-        and newer.isdecimal()
-        and int(version) < int(newer)
-    )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from posjournal_async.format.header import BadHeader, Header
     from posjournal_async.scan import Scan
 
-__all__ = ["SectionState", "SectionView", "Survey"]
+__all__ = ["SectionState", "SectionView", "Survey", "codec_expected"]
 
 
 class SectionState(enum.Enum):
@@ -114,3 +114,14 @@ class Survey:
         """Whether something is wrong that no crash explains."""
         lost = self.slot is not None and not self.slot.sequence
         return bool(lost or self.problem or self.strangers or any(section.state.is_damage for section in self.sections))
+
+
+def codec_expected(recorded: str, found: str) -> str:
+    """Return the name that a section's header has to have, where `found` is the one that it has.
+
+    It is the one that the checkpoint records, or that of an older version of the same typed codec, such as "mp/1".
+    """
+    encoding, slash, version = found.partition("/")
+    same_encoding, _, newest = recorded.partition("/")
+    is_version = slash and encoding == same_encoding and version.isdecimal() and newest.isdecimal()
+    return found if is_version and int(version) < int(newest) else recorded
