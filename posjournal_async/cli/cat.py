@@ -43,7 +43,7 @@ _STEP = 1000
 def cat(  # noqa: PLR0913 - what the user may say
     output: Output, path: JournalPath, start: int | None, stop: int | None, codec: str | None, *, raw: bool
 ) -> None:
-    r"""Show items in order, all or those of a range.
+    """Show items in order, all or those of a range.
 
     The range begins at --from, and ends before --to. With --json each item is a line: {"position": 7, "item": ...}.
     Those that cannot be read are named on standard error, the others are still shown. What is appended meanwhile is

@@ -30,7 +30,7 @@ __all__ = ["get"]
 @json_option
 @click.pass_obj
 def get(output: Output, path: JournalPath, positions: tuple[int, ...], codec: str | None, *, raw: bool) -> None:
-    r"""Show items by their positions, in the order asked for.
+    """Show items by their positions, in the order asked for.
 
     Those that are not there are named on standard error, the others are still shown. Nothing is changed, and no lock is
     taken.

@@ -33,7 +33,7 @@ __all__ = ["info"]
 @json_option
 @click.pass_obj
 def info(output: Output, path: JournalPath, *, exact: bool, headers: bool) -> None:
-    r"""Show what a journal is: bounds, sizes, codec, lock, damage.
+    """Show what a journal is: bounds, sizes, codec, lock, damage.
 
     Nothing is changed, and no lock is taken: it works beside a live writer, and on a damaged journal.
 

@@ -29,7 +29,7 @@ _NUMBERS = ("section", "first", "last", "items", "data", "offsets")
 @json_option
 @click.pass_obj
 def ls(output: Output, path: JournalPath, *, headers: bool) -> None:
-    r"""List the sections of a journal: positions, items, bytes, state.
+    """List the sections of a journal: positions, items, bytes, state.
 
     Nothing is changed, and no lock is taken: it works beside a live writer, and on a damaged journal.
 

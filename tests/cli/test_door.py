@@ -151,6 +151,14 @@ def test_each_command_is_in_the_help() -> None:
     assert [line.split()[0] for line in printed.splitlines() if line[2:3].strip()] == list(posjournal.commands)
 
 
+@pytest.mark.parametrize("name", list(posjournal.commands))
+def test_the_help_of_a_command_ends_with_lines_to_copy(name: str) -> None:
+    """Its examples keep their lines, and no mark of how they are kept is shown."""
+    printed = posjournal_run(name, "--help").stdout
+    assert "\\b" not in printed
+    assert f"\n    posjournal {name} " in printed
+
+
 def test_a_lock_is_neither_taken_nor_needed(tmp_path: Path) -> None:
     """A second process that looks does not keep the journal from being opened, nor the other way round."""
     made_journal(tmp_path, ["x" * 1_000] * 300)
