@@ -93,7 +93,7 @@ class Acknowledgements:
 
     def _say(self) -> None:
         seconds = time.perf_counter() - self._start
-        fsyncs = self._counters.totals.get(("", "commits"), 0)
+        fsyncs = self._counters.totals.get(("events", "commits"), 0)
         say({"acknowledged": self._positions, "fsyncs": fsyncs, "seconds": round(seconds, 6)})
         self._positions = []
 

@@ -128,7 +128,7 @@ async def _append(journal: Journal[bytes], item: bytes, seconds: float) -> Measu
 
 async def _durable(journal: Journal[bytes], counters: Counters, item: bytes, tasks: int, seconds: float) -> Measurement:
     taken: list[float] = []
-    syncs_before = counters.totals.get(("", "commits"), 0)
+    syncs_before = counters.totals.get(("bench", "commits"), 0)
     start = time.perf_counter()
     end = start + seconds
 
@@ -148,7 +148,7 @@ async def _durable(journal: Journal[bytes], counters: Counters, item: bytes, tas
         for _ in range(tasks):
             group.create_task(append())
     elapsed = time.perf_counter() - start
-    syncs = counters.totals["", "commits"] - syncs_before
+    syncs = counters.totals["bench", "commits"] - syncs_before
     who = "1 task" if tasks == 1 else f"{tasks} tasks"
     return _measurement(f"durable_{tasks}", f"durable append, {who}", elapsed, taken, per_sync=len(taken) / syncs)
 

@@ -101,7 +101,7 @@ async def test_lines_that_are_at_hand_share_an_fsync() -> None:
         intake = Intake(journal, bytes, most=4, skips_blank=False, report=report)
         await intake.take(batches_of([b"%d" % number for number in range(10)], [b""], [b"a", b"b"]))
         assert reported == [range(4), range(4, 8), range(8, 10), range(10, 11), range(11, 13)]
-        assert counters.totals["", "commits"] == 5
+        assert counters.totals["orders", "commits"] == 5
 
 
 async def test_a_bad_line_ends_it_and_what_was_before_is_durable() -> None:

@@ -120,7 +120,7 @@ async def test_requests_that_are_under_way_share_an_fsync() -> None:
         finally:
             storage.let_all_go()
         assert {answer.json()["position"] for answer in await asyncio.gather(*posts)} == set(range(100))
-    assert counters.totals["", "commits"] <= 3
+    assert counters.totals["events", "commits"] <= 3
 
 
 async def test_nothing_is_acknowledged_or_shown_before_it_is_durable() -> None:

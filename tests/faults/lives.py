@@ -364,8 +364,8 @@ async def live(
             elif step not in OPENINGS:
                 cause = await check_that_it_has_failed(life, reads_work=reads_work)
                 # Data and offsets may fail at the same time. What does not change anything may be a reader's.
-                first = [(call.what, call.partition) for call in failures[before : before + 2] if call.what in CHANGES]
-                if [call.what for call in failures[before : before + 1] if call.what in CHANGES]:
+                first = [(call.what, call.partition) for call in failures[before:] if call.what in CHANGES][:2]
+                if failures[before:] and failures[before].what in CHANGES:
                     assert (cause.doing, cause.partition) in first, "not the first cause"
             elif life.is_open:  # it was opened, and a look at what it has failed
                 with suppress(StorageError):
