@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import os
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,10 @@ _PATIENCE_SECONDS = 10
 # be seen here; elsewhere every run tries others.
 settings.register_profile("ordinary", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("ordinary")
+
+# What a shell starts in the background ignores SIGINT, and so would the processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Another event loop for all tests but those that bring their own: POSJOURNAL_LOOP=uvloop.
 if os.environ.get("POSJOURNAL_LOOP") == "uvloop":
