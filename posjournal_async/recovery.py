@@ -245,12 +245,12 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
             sections[section] = SectionFacts(found.header, found.length, count=count)
         elif section == kept[0]:
             sections[section] = await _look_at_header(data, section)
-    # What is removed as an interrupted creation leaves the section before it as the last one.
-    for before, section in zip(reversed(kept[:-1]), reversed(kept), strict=False):
+    # What is removed, as behind a gap or as an interrupted creation, leaves the section before it as the last one.
+    for section in reversed(_unbroken(kept)):
+        if section < doubtful:
+            sections[section] = await _look_at(data, section)
         if not isinstance(sections[section].header, BadHeader):
             break
-        if before not in sections or sections[before].scan is None:
-            sections[before] = await _look_at(data, before)
     return Facts(slot, slots.damaged, data_sections, offsets_sections, sections)
 
 
@@ -282,6 +282,14 @@ async def _look_at(data: Sections, section: int) -> SectionFacts:
         return SectionFacts(header, length, scan, len(scan.starts))
     finally:
         await blob.close()
+
+
+def _unbroken(sections: Sequence[int]) -> Sequence[int]:
+    """Return the sections, ascending, up to the first gap."""
+    for place, section in enumerate(sections):
+        if section != sections[0] + place:
+            return sections[:place]
+    return sections
 
 
 def _unindexed(data: Sequence[int], offsets: Sequence[int]) -> Sequence[int]:

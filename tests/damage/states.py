@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import pytest
+
 from posjournal_async import BytesCodec, Config, Context, Journal
 from posjournal_async.testing import CrashStorage, Luck
 from tests.format import writer
@@ -391,7 +393,10 @@ def crashed_states() -> list[State]:
 
 @cache
 def _pasts() -> list[Past]:
-    return asyncio.run(_live())
+    # The salts are bytes that may be torn, and so decide how many states there are: the same in each run and process.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secrets.randbits", random.Random(0).getrandbits)
+        return asyncio.run(_live())
 
 
 async def _live() -> list[Past]:

@@ -75,10 +75,10 @@ async def test_damage_after_a_crash_never_gives_another_item(state: State, tmp_p
     await damaged(state, tmp_path, CRASHED_SHARE)
 
 
-def laid_out(root: Path, count: int) -> dict[str, bytearray]:
-    """Lay out a closed journal, and return its files to be damaged, by partition and section."""
+def laid_out(root: Path, count: int, *, durable: int | None = None) -> dict[str, bytearray]:
+    """Lay out a journal, closed if all is durable, and return its files to be damaged, by partition and section."""
     items = [b"item %d" % position for position in range(count)]
-    writer.write_journal(root, "j", items=items, items_per_section=ITEMS_PER_SECTION)
+    writer.write_journal(root, "j", items=items, items_per_section=ITEMS_PER_SECTION, durable=durable)
     return {f"{path.parent.name} {int(path.name, 16)}": bytearray(path.read_bytes()) for path in root.glob("*/*")}
 
 
@@ -97,6 +97,20 @@ async def test_an_index_before_an_interrupted_creation_is_mended_at_once(tmp_pat
     await (await opened(tmp_path, files)).close()
     left = CrashStorage.of_files(tmp_path).tree()
     await (await opened(tmp_path, {})).close()
+    assert CrashStorage.of_files(tmp_path).tree() == left
+
+
+async def test_an_index_before_a_gap_is_mended_at_once(tmp_path: Path) -> None:
+    """D6: what lies behind a gap goes, and the section before it is looked at as the last one is."""
+    files = laid_out(tmp_path, 3 * ITEMS_PER_SECTION, durable=ITEMS_PER_SECTION)
+    files["j_offsets 0"].clear()
+    (tmp_path / "j_data" / f"{1:016x}").unlink()
+    del files["j_data 1"]
+    await (await opened(tmp_path, files)).close()
+    left = CrashStorage.of_files(tmp_path).tree()
+    async with await opened(tmp_path, {}) as journal:
+        assert journal.recovery.clean
+        assert journal.bounds() == range(ITEMS_PER_SECTION)
     assert CrashStorage.of_files(tmp_path).tree() == left
 
 
