@@ -3,7 +3,12 @@
 Needs pytest and pytest-asyncio: `pip install posjournal_async[testing]`.
 """
 
-import pytest
+try:
+    import pytest
+except ImportError as error:
+    raise ImportError(
+        "posjournal_async.testing needs the extra \"testing\": pip install 'posjournal_async[testing]'", name="pytest"
+    ) from error
 
 # Before the import: a failed `assert` of the suite then shows its values, as one in a test file does.
 pytest.register_assert_rewrite("posjournal_async.testing.storage_contract")
