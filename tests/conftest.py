@@ -37,6 +37,9 @@ settings.load_profile("ordinary")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Nor is a defect to be hidden that only shows where the output of a process is buffered, as it is for users.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 # Another event loop for all tests but those that bring their own: POSJOURNAL_LOOP=uvloop.
 if os.environ.get("POSJOURNAL_LOOP") == "uvloop":
     import uvloop

@@ -56,8 +56,6 @@ def translated() -> Generator[None]:
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
-        _end_after_broken_pipe()
     except KeyboardInterrupt:
         _say("interrupted")
         end(Code.INTERRUPTED)
@@ -75,9 +73,11 @@ def translated() -> Generator[None]:
         end(Code.STORAGE)
     except OSError as error:  # a StorageError too
         if error.errno == EPIPE:
-            _end_after_broken_pipe()
+            end(Code.BROKEN_PIPE)  # without a word: whoever read standard output has what they wanted
         _say(str(error) if isinstance(error, StorageError) else _told(error))
         end(Code.STORAGE)
+    finally:
+        _let_go_of_output()
 
 
 def _told(error: OSError) -> str:
@@ -91,11 +91,12 @@ def _say(message: str) -> None:
         click.echo(f"posjournal: {printable(message)}", err=True)
 
 
-def _end_after_broken_pipe() -> NoReturn:
-    """End without a word: whoever read standard output has what they wanted."""
-    # The interpreter flushes standard output once more when it ends, and would complain.
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-    end(Code.BROKEN_PIPE)
+def _let_go_of_output() -> None:
+    """Drop what standard output does not take: the interpreter flushes it again when it ends, and would complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)

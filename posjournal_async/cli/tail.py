@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import sys
 from contextlib import aclosing
+from errno import EPIPE
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -223,4 +225,4 @@ def _check_reader() -> None:
     except (OSError, ValueError):  # no file: a program that called this one took its output
         return
     if any(happened & select.POLLERR for _, happened in waiting.poll(0)):
-        raise BrokenPipeError
+        raise BrokenPipeError(EPIPE, os.strerror(EPIPE))

@@ -48,7 +48,12 @@ def moved(root: Path, source: int, target: int) -> None:
         (lambda root: change(root, "data", 1, lambda _: None), 1, "missing", 1),
         (lambda root: moved(root, 1, 3), 1, "missing", 1),
         (lambda root: change(root, "data", 0, lambda blob: b"\0" + blob[1:]), 0, "damaged", 1),
-        (lambda root: change(root, "data", 1, lambda blob: blob[:63] + b"?" + blob[64:]), 1, "damaged", 1),
+        (
+            lambda root: change(root, "data", 1, lambda blob: blob[:63] + bytes([blob[63] ^ 1]) + blob[64:]),
+            1,
+            "damaged",
+            1,
+        ),
         (lambda root: change(root, "data", 1, lambda _: b""), 1, "damaged", 1),
         (lambda root: change(root, "data", 2, lambda blob: blob[:80]), 2, "damaged", 1),
         (lambda root: change(root, "data", 1, lambda blob: FOREIGN + blob[64:]), 1, "foreign", 1),

@@ -564,7 +564,7 @@ async def test_what_is_damaged_is_passed_over_once_and_told(tmp_path: Path, how:
     if at is None:
         path.unlink()
     else:
-        path.write_bytes(content[:at] + b"?" + content[at + 1 :])
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
     follower = follower_of(ReadOnlyFileStorage(tmp_path), tmp_path)
     said = [event for _ in range(20) for event in await follower.look()]
     assert follower.is_idle

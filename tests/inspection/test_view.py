@@ -204,7 +204,7 @@ async def test_a_range_may_begin_below_the_boundary(tmp_path: Path) -> None:
 async def test_items_end_at_the_first_that_cannot_be_read_or_decoded(tmp_path: Path) -> None:
     """With its error; entries go on behind it."""
     lay_out(tmp_path, 25)
-    change(tmp_path, "data", 1, lambda blob: blob[:70] + b"?" + blob[71:])
+    change(tmp_path, "data", 1, lambda blob: blob[:70] + bytes([blob[70] ^ 1]) + blob[71:])
     async with await JournalView.load(tmp_path, "orders") as view:
         items = view.items(BytesCodec())
         for position in range(10):
