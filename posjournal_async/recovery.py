@@ -34,7 +34,7 @@ from posjournal_async.errors import Corruption, InvalidConfiguration
 from posjournal_async.format.checkpoint_slot import Slot
 from posjournal_async.format.header import FORMAT_VERSION, BadHeader, Header, HeaderFault, Kind
 from posjournal_async.scan import Scan, scan_records
-from posjournal_async.sections import closed_on_error
+from posjournal_async.sections import closed_on_error, unbroken
 from posjournal_async.tail import Tail
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
         elif section == kept[0]:
             sections[section] = await _look_at_header(data, section)
     # What is removed, as behind a gap or as an interrupted creation, leaves the section before it as the last one.
-    for section in reversed(_unbroken(kept)):
+    for section in reversed(unbroken(kept)):
         if section < doubtful:
             sections[section] = await _look_at(data, section)
         if not isinstance(sections[section].header, BadHeader):
@@ -282,14 +282,6 @@ async def _look_at(data: Sections, section: int) -> SectionFacts:
         return SectionFacts(header, length, scan, len(scan.starts))
     finally:
         await blob.close()
-
-
-def _unbroken(sections: Sequence[int]) -> Sequence[int]:
-    """Return the sections, ascending, up to the first gap."""
-    for place, section in enumerate(sections):
-        if section != sections[0] + place:
-            return sections[:place]
-    return sections
 
 
 def _unindexed(data: Sequence[int], offsets: Sequence[int]) -> Sequence[int]:

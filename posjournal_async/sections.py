@@ -10,13 +10,13 @@ from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, par
 from posjournal_async.storage.protocols import RemovesMany
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Iterable, Sequence
 
     from typing_extensions import Buffer
 
     from posjournal_async.storage.protocols import Blob, Storage
 
-__all__ = ["Sections", "closed_on_error", "write_durably"]
+__all__ = ["Sections", "closed_on_error", "unbroken", "write_durably"]
 
 _NAME_LENGTH = 8
 
@@ -101,6 +101,14 @@ async def write_durably(blob: Blob, offset: int, data: Buffer) -> None:
     else:
         await blob.write_at(offset, data)
         await blob.sync()
+
+
+def unbroken(sections: Sequence[int]) -> Sequence[int]:
+    """Return sections, ascending, up to the first gap."""
+    for place, section in enumerate(sections):
+        if section != sections[0] + place:
+            return sections[:place]
+    return sections
 
 
 def _name_of(section: int) -> bytes:

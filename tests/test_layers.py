@@ -17,6 +17,7 @@ PACKAGE = ROOT / "posjournal_async"
 LAYERS = [
     "__main__",  # the door of the command
     "cli",  # for people, on top of everything
+    "mending",  # for the command: makes a journal whole again from outside
     "inspection",  # for the command: looks at a journal from outside
     "testing",  # for authors of storages: uses the library, and is not used by it
     "adapters",  # doors to other people's systems: each imports its extra, and nothing imports it
@@ -65,7 +66,7 @@ LAYERS = [
 ]
 
 # Rooms whose modules stand at one level, and may import each other as long as that makes no circle.
-OPEN_ROOMS = {"cli", "inspection", "testing"}
+OPEN_ROOMS = {"cli", "mending", "inspection", "testing"}
 
 
 @dataclass(frozen=True)

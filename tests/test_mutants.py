@@ -20,7 +20,7 @@ QUICK = "dropped_oldest_first"
 QUICK_TEST = "tests/recovery/test_decide.py::test_sections_behind_a_short_one_are_dropped_newest_first"
 
 # What looks at journals from outside, or tries them: no item that a service appends or reads goes through it.
-BESIDE = ("__main__", "cli/", "inspection/", "storage/readonly", "testing/")
+BESIDE = ("__main__", "cli/", "inspection/", "mending/", "storage/readonly", "testing/")
 
 needs_a_tool = pytest.mark.skipif(applying_tool() is None, reason="neither git nor patch is installed")
 

@@ -17,8 +17,9 @@ from posjournal_async.cli.ranges import shown_count, shown_range
 from posjournal_async.cli.removing import asking_options
 from posjournal_async.cli.shown import shown_bytes
 from posjournal_async.errors import Corruption, JournalLocked
-from posjournal_async.inspection.quarantine import set_aside
-from posjournal_async.inspection.repairing import carry_out, planned
+from posjournal_async.mending.carrying_out import carry_out
+from posjournal_async.mending.plan import planned
+from posjournal_async.mending.quarantine import set_aside
 from posjournal_async.storage.file import FileStorage
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from posjournal_async.cli.console import Output
     from posjournal_async.cli.options import JournalPath
     from posjournal_async.format.checkpoint_slot import Slot
-    from posjournal_async.inspection.repairing import Repair
+    from posjournal_async.mending.plan import Repair
     from posjournal_async.recovery import Plan, RecoveryReport
 
 __all__ = ["repair"]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from posjournal_async.config import Config, Context
 from posjournal_async.errors import JournalLocked
-from posjournal_async.inspection.repairing import Unread
 from posjournal_async.inspection.survey import survey
 from posjournal_async.journal import Journal
+from posjournal_async.mending.carrying_out import Unread
 from posjournal_async.storage.file import FileStorage
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
 

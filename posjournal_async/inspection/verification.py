@@ -17,6 +17,7 @@ from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, par
 from posjournal_async.inspection.findings import Finding, Severity
 from posjournal_async.inspection.section_check import SectionCheck, Tally
 from posjournal_async.inspection.watch import Watch, never_locked
+from posjournal_async.sections import unbroken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -188,10 +189,10 @@ class Verification:
         if not kept:
             return 0
         doubtful = min(slot.durable // slot.items_per_section, kept[-1])
-        for before, section in zip(reversed(kept[:-1]), reversed(kept[1:]), strict=True):
+        for section in reversed(unbroken(kept)):
+            doubtful = min(doubtful, section)
             if not isinstance(await self._header_of(section), BadHeader):
                 break
-            doubtful = min(doubtful, before)
         return doubtful
 
     async def _header_of(self, section: int) -> Header | BadHeader | None:

@@ -136,10 +136,10 @@ async def test_in_a_journal_without_damage_none_is_found() -> None:
 # Behind damage.
 
 
-def laid_out(root: Path, count: int, *, items_per_section: int = IPS) -> Tree:
-    """Lay out a closed journal of items that are a bit different in length."""
+def laid_out(root: Path, count: int, *, items_per_section: int = IPS, durable: int | None = None) -> Tree:
+    """Lay out a journal of items that are a bit different in length; closed, if all of it is durable."""
     items = [b"item %d" % position + b"." * (position % 5) for position in range(count)]
-    writer.write_journal(root, "j", items=items, items_per_section=items_per_section)
+    writer.write_journal(root, "j", items=items, items_per_section=items_per_section, durable=durable)
     return tree_below(root)
 
 
@@ -250,6 +250,19 @@ async def test_bytes_before_an_interrupted_creation_are_torn(tmp_path: Path) -> 
     tree[data_of(2)] = b""
     found, _ = await findings_in(tree)
     assert [(finding.severity, finding.section) for finding in found] == [(Severity.TORN, 1), (Severity.TORN, 2)]
+
+
+async def test_bytes_before_a_gap_are_torn(tmp_path: Path) -> None:
+    """What lies behind a gap goes when the journal is opened, and the section before it is mended as the last."""
+    tree = laid_out(tmp_path, 30, items_per_section=10, durable=10)
+    tree[data_of(0)] += b"more"
+    del tree[data_of(1)], tree[index_of(1)]
+    found, _ = await findings_in(tree)
+    assert [(finding.severity, finding.section, finding.what) for finding in found] == [
+        (Severity.TORN, 0, "record"),
+        (Severity.TORN, 2, "data blob behind a gap"),
+        (Severity.STALE, 2, "index behind a gap"),
+    ]
 
 
 async def test_blobs_that_are_missing_are_one_finding(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from posjournal_async.inspection.repairing import Change
+    from posjournal_async.mending.plan import Change
     from posjournal_async.storage.protocols import Storage
 
 __all__ = ["MANIFEST", "set_aside"]

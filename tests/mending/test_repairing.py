@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from posjournal_async import Context, Corruption, FileStorage, ItemOutOfRange, ItemPruned, Journal
-from posjournal_async.inspection.cutting import cut_away
-from posjournal_async.inspection.quarantine import MANIFEST, set_aside
-from posjournal_async.inspection.repairing import carry_out, planned
 from posjournal_async.inspection.verification import Verification
+from posjournal_async.mending.carrying_out import carry_out
+from posjournal_async.mending.cutting import cut_away
+from posjournal_async.mending.plan import planned
+from posjournal_async.mending.quarantine import MANIFEST, set_aside
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
 from posjournal_async.testing import CrashStorage
 from tests.damage.kinds import Kind, damages_of
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from posjournal_async.inspection.findings import Finding
-    from posjournal_async.inspection.repairing import Repair
+    from posjournal_async.mending.plan import Repair
     from posjournal_async.recovery import RecoveryReport
     from tests.damage.states import State, Tree
 

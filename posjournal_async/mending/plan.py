@@ -1,4 +1,4 @@
-"""What opening a journal would change, byte by byte, and doing it with nothing lost: what goes is set aside first.
+"""What opening a journal would change, byte by byte; nothing is changed here.
 
 The plan is the one that opening makes: `recovery.observe` and `recovery.decide`, on files that are only read. Two
 things go further than opening does: a slot of the checkpoint that does not check out is written anew, and if that is
@@ -11,29 +11,23 @@ from dataclasses import dataclass, field, replace
 from errno import ENOENT
 from typing import TYPE_CHECKING, Any
 
-from posjournal_async.checkpoint import Checkpoint, SlotFacts, read_slots
-from posjournal_async.codecs import BytesCodec
-from posjournal_async.config import Config, Context
+from posjournal_async.checkpoint import SlotFacts, read_slots
 from posjournal_async.errors import StorageError
 from posjournal_async.format.header import HEADER_LENGTH, Header
-from posjournal_async.inspection.cutting import AsCut, Cut, cut_away, cut_of
 from posjournal_async.inspection.section_index import SectionIndex
-from posjournal_async.journal import Journal
+from posjournal_async.mending.cutting import AsCut, Cut, cut_of
 from posjournal_async.offsets import OffsetsJournal
 from posjournal_async.recovery import Expectation, Facts, Plan, decide, observe
 from posjournal_async.scan import Scan, scan_records
 from posjournal_async.sections import Sections
-from posjournal_async.storage.file import FileStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable
 
     from posjournal_async.format.checkpoint_slot import Slot
-    from posjournal_async.recovery import RecoveryReport
     from posjournal_async.storage.protocols import Storage
 
-__all__ = ["Change", "Repair", "Unread", "carry_out", "planned"]
+__all__ = ["Change", "Repair", "planned", "records_in"]
 
 _ENTRY = 8
 _CHECKPOINT = 0
@@ -281,7 +275,7 @@ async def _is_indexed(storage: Storage, partition: str, facts: Facts, section: i
     found = facts.sections.get(section)
     if found is not None and isinstance(found.header, Header) and found.scan is not None:
         return await _says(storage, partition, found.header, found.scan)
-    read = await _read(storage, partition, section)
+    read = await records_in(storage, partition, section)
     return read is not None and await _says(storage, partition, *read)
 
 
@@ -295,7 +289,8 @@ async def _says(storage: Storage, partition: str, header: Header, scan: Scan) ->
         await index.close()
 
 
-async def _read(storage: Storage, partition: str, section: int) -> tuple[Header, Scan] | None:
+async def records_in(storage: Storage, partition: str, section: int) -> tuple[Header, Scan] | None:
+    """Return the header of a data blob, and its records up to what does not check out; None where it has no header."""
     sections = Sections(storage, f"{partition}_data")
     blob, length = await sections.open(section)
     try:
@@ -315,7 +310,7 @@ async def _wrong_indexes(
     damaged: list[int] = []
     for section in facts.data:
         if slot.boundary // ips <= section < slot.durable // ips:
-            read = await _read(storage, partition, section)
+            read = await records_in(storage, partition, section)
             if read is None or not _is_sealed(*read, slot, section):
                 damaged.append(section)
             elif not await _says(storage, partition, *read):
@@ -329,81 +324,3 @@ def _is_sealed(header: Header, scan: Scan, slot: Slot, section: int) -> bool:
     expected = (slot.journal_id, section, ips, max(section * ips, slot.boundary))
     found = (header.journal_id, header.section, header.items_per_section, header.first)
     return found == expected and header.first + len(scan.starts) == (section + 1) * ips
-
-
-# Doing it.
-
-
-class _Lent:
-    """A lock that the journal gives back to whoever lent it."""
-
-    async def release(self) -> None:
-        """Leave the lock to its owner."""
-
-
-class _LockedFileStorage(FileStorage):
-    """A storage whose lock is held by whoever made it."""
-
-    async def lock(self, partition: str) -> Any:
-        """Lend the lock."""
-        del partition
-        return _Lent()
-
-
-async def carry_out(repair: Repair, root: Path, partition: str) -> RecoveryReport | None:
-    """Do what was planned, by opening and closing the journal; return what opening said, None if there is no journal.
-
-    The caller holds the lock of the journal. A crash at any step leaves a journal that opens, or needs the same repair
-    again.
-    """
-    slot = repair.slot
-    if slot is None:
-        return None
-    storage = _LockedFileStorage(root)
-    if repair.cut is not None:
-        await cut_away(storage, partition, repair.cut)
-    await _reindex(storage, partition, repair.reindexed)
-    config = Config(partition=partition, items_per_section=slot.items_per_section, codec=Unread(slot.codec))
-    async with await Journal.init(Context(storage), config) as journal:
-        report = journal.recovery
-    await _mend_slot(storage, partition)
-    return report
-
-
-async def _reindex(storage: Storage, partition: str, sections: Sequence[int]) -> None:
-    """Make the indexes of sealed sections anew, the first one first: opening mends a gap behind the first one."""
-    offsets = OffsetsJournal(storage, partition)
-    for section in sections:
-        read = await _read(storage, partition, section)
-        assert read is not None, "planned under the same lock"
-        header, scan = read
-        index, _ = await offsets.align(header, scan.starts, was_synced=False)
-        await index.close()
-
-
-async def _mend_slot(storage: Storage, partition: str) -> None:
-    """Write the checkpoint once more, in the place of the slot that does not check out, if there is one."""
-    blob, slots = await read_slots(storage, f"{partition}_checkpoint")
-    try:
-        if slots.current is not None and slots.damaged:
-            checkpoint = Checkpoint(blob, slots.current, slots.place)
-            await checkpoint.confirm()
-            await checkpoint.write(replace(slots.current, sequence=slots.current.sequence + 1))
-    finally:
-        await blob.close()
-
-
-class Unread(BytesCodec):
-    """A codec that is never asked: opening looks at no item, only at the name.
-
-    Attributes:
-        name: Name that the journal records.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def accepts(self, name: str) -> bool:
-        """Accept sections under any name: those of an older version of the codec."""
-        del name
-        return True
