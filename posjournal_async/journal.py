@@ -6,7 +6,6 @@ import asyncio
 import os
 import warnings
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from itertools import islice, pairwise
 from operator import index
@@ -17,9 +16,10 @@ from weakref import WeakMethod, WeakSet
 
 from typing_extensions import TypeVar
 
-from posjournal_async.commit import Refusal, Writer
+from posjournal_async.commit import Writer
 from posjournal_async.config import Config, Context
 from posjournal_async.data import DataJournal
+from posjournal_async.ending import Ending
 from posjournal_async.errors import (
     EmptyAppend,
     ItemOutOfRange,
@@ -27,7 +27,6 @@ from posjournal_async.errors import (
     JournalClosed,
     JournalFailed,
     SizeOverflow,
-    StorageError,
 )
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.log import logger, reason_of
@@ -109,7 +108,6 @@ class Journal(Generic[T]):
         self._is_running = self._loop.is_running
         self._thread = get_ident()
         self._recovery = opened.report
-        self._lock = opened.lock
         self._checkpoint = opened.checkpoint
         self._offsets = opened.offsets
         slot = opened.checkpoint.slot
@@ -156,12 +154,22 @@ class Journal(Generic[T]):
             context=context,
             on_discard=self._lower_snapshots,
         )
+        self._ending = Ending(
+            self._data,
+            self._offsets,
+            self._checkpoint,
+            self._sealed,
+            self._writer,
+            storage=context.storage,
+            partition=config.partition,
+            lock=opened.lock,
+            on_release=self._has_released,
+        )
         self._snapshots: WeakSet[Snapshot] = WeakSet()
         self._reads = 0
         self._replays = 0
         self._opened_at = slot.durable
         self._closing: asyncio.Task[None] | None = None
-        self._is_released = False
         self._is_failure_told = False
         _journals.add(self)
         self._sink = sink
@@ -619,8 +627,8 @@ class Journal(Generic[T]):
         """
         self._check_here()
         closing = self._closing
-        if closing is None or (closing.done() and not self._is_released):  # the one before was interrupted
-            closing = self._end_with(self._close)
+        if closing is None or (closing.done() and not self._ending.is_released):  # the one before was interrupted
+            closing = self._end_with(self._ending.close)
         await asyncio.shield(closing)
 
     aclose = close
@@ -638,7 +646,7 @@ class Journal(Generic[T]):
         self._check_here()
         self._check_open()
         self._writer.check_sound()
-        await asyncio.shield(self._end_with(self._destroy))
+        await asyncio.shield(self._end_with(self._ending.destroy))
 
     def _end_with(self, operation: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         # On record from the first moment on: what an interruption leaves undone here is done in the task.
@@ -656,61 +664,13 @@ class Journal(Generic[T]):
         try:
             await self._writer.exclusively(operation, is_last=True)
         except Exception:
-            if not self._is_released:  # the writer was interrupted before, or while it released
-                await self._writer.exclusively(self._close, is_last=True)
+            if not self._ending.is_released:  # the writer was interrupted before, or while it released
+                await self._writer.exclusively(self._ending.close, is_last=True)
             raise
 
-    async def _close(self) -> None:
-        if self._is_released:
-            return  # by a call before this one, whose caller was interrupted
-        if self._writer.failure is None:
-            try:
-                await self._writer.commit_all()
-            finally:
-                await self._release()
-            return
-        failed = JournalFailed(self._config.partition, self._writer.failure)
-        try:
-            await self._release()
-        except Exception as error:  # noqa: BLE001 - the first failure is the one to tell
-            failed.add_note(f"releasing the journal failed too: {error}")
-        raise Refusal(failed)
-
-    async def _destroy(self) -> None:
-        """Put the end on record, then remove data, offsets and checkpoint in that order."""
-        try:
-            self._writer.check_sound()
-            slot = self._checkpoint.slot
-            await self._checkpoint.write(replace(slot, sequence=slot.sequence + 1, durable=0, boundary=0, reset=0))
-            await self._close_blobs()
-            await self._data.sections.remove_all()
-            await self._offsets.remove_all()
-            await self._context.storage.remove(f"{self._config.partition}_checkpoint", None)
-        finally:
-            await self._release()
-
-    async def _close_blobs(self) -> None:
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._sealed.close)
-            for blob in self._data.blobs():
-                stack.push_async_callback(blob.close)
-
-    async def _release(self) -> None:
-        """Release everything, whatever fails; the lock last, when no file is open any more.
-
-        Doing it again releases what an interruption left.
-        """
-        errors: list[Exception] = []
-        for release in (self._close_blobs, self._checkpoint.close, self._lock.release):
-            try:
-                await release()
-            except Exception as error:  # noqa: BLE001 - raised below, when everything was released
-                errors.append(error)
-        self._is_released = all(isinstance(error, StorageError) for error in errors)
+    def _has_released(self) -> None:
         if self._sink is not None:
             self._sink.unwatch(self._source)
-        if errors:
-            raise errors[0]
 
     async def __aenter__(self) -> Journal[T]:
         self._check_here()
@@ -858,7 +818,7 @@ def _close_unclaimed(opening: asyncio.Task[Journal[Any]]) -> None:
     """Close a journal that nobody waits for any more. Nothing but the event loop refers to it: it may end with that."""
     if not opening.cancelled() and opening.exception() is None:
         journal = opening.result()
-        journal._end_with(journal._close)  # noqa: SLF001 - of this module
+        journal._end_with(journal._ending.close)  # noqa: SLF001 - of this module
 
 
 # A forked child has copies of all journals, and none of the threads that work for them.

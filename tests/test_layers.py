@@ -28,6 +28,7 @@ LAYERS = [
     "recovery",
     "replay",
     "removal",
+    "ending",
     "measuring",
     "commit",
     "reader",
