@@ -71,14 +71,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+def installed(what: str, directory: Path) -> Place:
+    environment = directory / "environment"
+    venv.create(environment, symlinks=True)
+    pip("--python", str(environment / "bin" / "python"), "install", "--quiet", what)
+    return Place(environment, directory)
+
+
 @pytest.fixture(scope="module")
 def place(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Where the wheel is installed with what it depends on, and no extra."""
-    directory = tmp_path_factory.mktemp("place")
-    environment = directory / "environment"
-    venv.create(environment, symlinks=True)
-    pip("--python", str(environment / "bin" / "python"), "install", "--quiet", str(wheel))
-    return Place(environment, directory)
+    return installed(str(wheel), tmp_path_factory.mktemp("place"))
 
 
 def test_the_wheel_is_the_library_and_nothing_else(wheel: Path) -> None:
@@ -128,14 +131,14 @@ def test_the_command_names_the_extra_that_it_needs(place: Place, command: tuple[
     assert (found.returncode, found.stdout) == (2, "")
 
 
-def test_with_the_command_alone_parquet_names_its_extra(place: Place, wheel: Path) -> None:
-    """The last one here, since it adds to the environment: the extra `cli`, as its users install it."""
-    assert place.python(SERVICE.replace('"orders"', '"seen"')).returncode == 0
-    pip("--python", str(place.environment / "bin" / "python"), "install", "--quiet", f"{wheel}[cli]")
-    found = place.run("posjournal", "cat", "seen")
+def test_with_the_extra_of_the_command_parquet_names_its_own(wheel: Path, tmp_path: Path) -> None:
+    """Installed as its users install it, the command works, and says what one of its formats needs."""
+    place = installed(f"{wheel}[cli]", tmp_path)
+    assert place.python(SERVICE).returncode == 0
+    found = place.run("posjournal", "cat", "orders")
     assert (found.returncode, found.stderr) == (0, "")
     assert found.stdout.startswith('0  {"order": 7, "note": "paid paid')
-    found = place.run("posjournal", "export", "seen", "-o", "seen.parquet")
+    found = place.run("posjournal", "export", "orders", "-o", "orders.parquet")
     assert found.returncode == 2
     assert "Parquet needs the extra \"arrow\": pip install 'posjournal_async[arrow]'" in found.stderr
-    assert not (place.directory / "seen.parquet").exists()
+    assert not (tmp_path / "orders.parquet").exists()
