@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar, overload
 
 from posjournal_async.codecs.classes import check_class, item_classes
-from posjournal_async.codecs.versions import Versions
+from posjournal_async.codecs.versions import NO_UPCASTERS, Versions, check_functions
 
 try:
     import msgspec
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["MsgspecCodec"]
 
 T = TypeVar("T")
-
-_NONE_NEEDED: Mapping[int, Callable[[Any], Any]] = {}
 
 
 class MsgspecCodec(Generic[T]):
@@ -77,7 +75,7 @@ class MsgspecCodec(Generic[T]):
         *,
         version: int = 1,
         oldest: int = 1,
-        upcasters: Mapping[int, Callable[[Any], Any]] = _NONE_NEEDED,
+        upcasters: Mapping[int, Callable[[Any], Any]] = NO_UPCASTERS,
         enc_hook: Callable[[Any], Any] | None = None,
         dec_hook: Callable[[type[Any], Any], Any] | None = None,
     ) -> None: ...
@@ -91,7 +89,7 @@ class MsgspecCodec(Generic[T]):
         *,
         version: int = 1,
         oldest: int = 1,
-        upcasters: Mapping[int, Callable[[Any], Any]] = _NONE_NEEDED,
+        upcasters: Mapping[int, Callable[[Any], Any]] = NO_UPCASTERS,
         enc_hook: Callable[[Any], Any] | None = None,
         dec_hook: Callable[[type[Any], Any], Any] | None = None,
     ) -> None: ...
@@ -105,7 +103,7 @@ class MsgspecCodec(Generic[T]):
         *,
         version: int = 1,
         oldest: int = 1,
-        upcasters: Mapping[int, Callable[[Any], Any]] = _NONE_NEEDED,
+        upcasters: Mapping[int, Callable[[Any], Any]] = NO_UPCASTERS,
         enc_hook: Callable[[Any], Any] | None = None,
         dec_hook: Callable[[type[Any], Any], Any] | None = None,
     ) -> None: ...
@@ -117,13 +115,11 @@ class MsgspecCodec(Generic[T]):
         *,
         version: int = 1,
         oldest: int = 1,
-        upcasters: Mapping[int, Callable[[Any], Any]] = _NONE_NEEDED,
+        upcasters: Mapping[int, Callable[[Any], Any]] = NO_UPCASTERS,
         enc_hook: Callable[[Any], Any] | None = None,
         dec_hook: Callable[[type[Any], Any], Any] | None = None,
     ) -> None:
-        for upcaster in upcasters.values():
-            if not callable(upcaster):
-                raise TypeError(f"upcaster: expected a function, found {type(upcaster).__name__}")
+        check_functions(upcasters)
         self._versions = Versions("mp", current=version, oldest=oldest, upcasters=upcasters)
         self.name = self._versions.name
         self.accepts = self._versions.accepts

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar, overload
 
 from posjournal_async.codecs.classes import check_class, item_classes
-from posjournal_async.codecs.versions import Versions
+from posjournal_async.codecs.versions import NO_UPCASTERS, Versions, check_functions
 
 try:
     from pydantic import BaseModel, TypeAdapter
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["PydanticCodec"]
 
 T = TypeVar("T")
-
-_NONE_NEEDED: Mapping[int, Callable[[Any], Any]] = {}
 
 
 class PydanticCodec(Generic[T]):
@@ -82,7 +80,7 @@ class PydanticCodec(Generic[T]):
         *,
         version: int = 1,
         oldest: int = 1,
-        upcasters: Mapping[int, Callable[[Any], Any]] = _NONE_NEEDED,
+        upcasters: Mapping[int, Callable[[Any], Any]] = NO_UPCASTERS,
     ) -> None: ...
 
     # A class that is not the one that the place of the codec asks for: else the next overload would let any pass.
@@ -94,7 +92,7 @@ class PydanticCodec(Generic[T]):
         *,
         version: int = 1,
         oldest: int = 1,
-        upcasters: Mapping[int, Callable[[Any], Any]] = _NONE_NEEDED,
+        upcasters: Mapping[int, Callable[[Any], Any]] = NO_UPCASTERS,
     ) -> None: ...
 
     # A union, which is no class to type checkers.
@@ -106,7 +104,7 @@ class PydanticCodec(Generic[T]):
         *,
         version: int = 1,
         oldest: int = 1,
-        upcasters: Mapping[int, Callable[[Any], Any]] = _NONE_NEEDED,
+        upcasters: Mapping[int, Callable[[Any], Any]] = NO_UPCASTERS,
     ) -> None: ...
 
     def __init__(
@@ -116,11 +114,9 @@ class PydanticCodec(Generic[T]):
         *,
         version: int = 1,
         oldest: int = 1,
-        upcasters: Mapping[int, Callable[[Any], Any]] = _NONE_NEEDED,
+        upcasters: Mapping[int, Callable[[Any], Any]] = NO_UPCASTERS,
     ) -> None:
-        for upcaster in upcasters.values():
-            if not callable(upcaster):
-                raise TypeError(f"upcaster: expected a function, found {type(upcaster).__name__}")
+        check_functions(upcasters)
         self._versions = Versions("json", current=version, oldest=oldest, upcasters=upcasters)
         self.name = self._versions.name
         self.accepts = self._versions.accepts

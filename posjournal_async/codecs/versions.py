@@ -6,16 +6,19 @@ of that item. So a journal may hold items of several versions, and no item is ev
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from posjournal_async.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["UnreadableVersion", "Versions"]
+__all__ = ["NO_UPCASTERS", "UnreadableVersion", "Versions", "check_functions"]
 
 U = TypeVar("U")
+
+# For a codec that reads one version only.
+NO_UPCASTERS: Mapping[int, Callable[[Any], Any]] = {}
 
 # What one byte holds; 0 is none, so that zeros are no item.
 _MOST = 255
@@ -93,6 +96,17 @@ class Versions(Generic[U]):
         if found is None or not self._oldest <= found <= self._current:
             raise UnreadableVersion(self._oldest, self._current, found)
         return self._upcasters[found - self._oldest :]
+
+
+def check_functions(upcasters: Mapping[int, object]) -> None:
+    """Refuse upcasters that cannot be called.
+
+    Raises:
+        TypeError: One cannot.
+    """
+    for upcaster in upcasters.values():
+        if not callable(upcaster):
+            raise TypeError(f"upcaster: expected a function, found {type(upcaster).__name__}")
 
 
 def _check_version(what: str, version: object, most: int) -> None:

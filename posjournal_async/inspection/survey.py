@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from posjournal_async.format.checkpoint_slot import Slot
     from posjournal_async.inspection.states import Survey
-    from posjournal_async.storage.protocols import Blob
+    from posjournal_async.storage.protocols import Blob, Storage
     from posjournal_async.storage.readonly import BlobFacts, ReadOnlyFileStorage
 
 __all__ = ["MOST_HEADERS", "current_slots", "make_durable", "survey"]
@@ -81,7 +81,7 @@ async def survey(
         await asyncio.sleep(look * _PAUSE_SECONDS)
 
 
-async def current_slots(storage: ReadOnlyFileStorage, partition: str) -> SlotFacts:
+async def current_slots(storage: Storage, partition: str) -> SlotFacts:
     """Return what the checkpoint holds; nothing if it is missing.
 
     Raises:

@@ -8,13 +8,11 @@ wanted, so is each index of a sealed section that differs from the data.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from errno import ENOENT
 from typing import TYPE_CHECKING, Any
 
-from posjournal_async.checkpoint import SlotFacts, read_slots
-from posjournal_async.errors import StorageError
 from posjournal_async.format.header import HEADER_LENGTH, Header
 from posjournal_async.inspection.section_index import SectionIndex
+from posjournal_async.inspection.survey import current_slots
 from posjournal_async.mending.cutting import AsCut, Cut, cut_of
 from posjournal_async.offsets import OffsetsJournal
 from posjournal_async.recovery import Expectation, Facts, Plan, decide, observe
@@ -24,6 +22,7 @@ from posjournal_async.sections import Sections
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from posjournal_async.checkpoint import SlotFacts
     from posjournal_async.format.checkpoint_slot import Slot
     from posjournal_async.storage.protocols import Storage
 
@@ -152,7 +151,7 @@ async def planned(
         InvalidConfiguration: It is of another version of the format.
         PositionError: The journal cannot end at `cut_at`.
     """
-    slots = await _slots_in(storage, partition)
+    slots = await current_slots(storage, partition)
     current = slots.current
     if current is not None and current.reset is not None:
         return await _finishing_reset(storage, partition, slots, current)
@@ -237,17 +236,6 @@ async def _with_cut(storage: Storage, partition: str, cut: Cut, rest: Repair) ->
     changes += [change for change in rest.changes if change.partition != own]
     created += [made for made in rest.created if made[0] != own]
     return replace(rest, slot=cut.slot, cut=cut, changes=tuple(changes), created=tuple(created))
-
-
-async def _slots_in(storage: Storage, partition: str) -> SlotFacts:
-    try:
-        blob, slots = await read_slots(storage, f"{partition}_checkpoint")
-    except StorageError as error:
-        if error.errno == ENOENT:
-            return SlotFacts(None, 1, 0)
-        raise
-    await blob.close()
-    return slots
 
 
 async def _note_checkpoint(
