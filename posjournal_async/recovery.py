@@ -245,12 +245,11 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
             sections[section] = SectionFacts(found.header, found.length, count=count)
         elif section == kept[0]:
             sections[section] = await _look_at_header(data, section)
-    # What is removed, as behind a gap or as an interrupted creation, leaves the section before it as the last one.
-    for section in reversed(unbroken(kept)):
+    # What is removed, as an interrupted creation or behind one or behind a gap, leaves the section before as the last.
+    headless = {section for section, found in sections.items() if isinstance(found.header, BadHeader)}
+    for section in unbroken(kept, headless)[-1:]:
         if section < doubtful:
             sections[section] = await _look_at(data, section)
-        if not isinstance(sections[section].header, BadHeader):
-            break
     return Facts(slot, slots.damaged, data_sections, offsets_sections, sections)
 
 

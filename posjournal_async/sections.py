@@ -10,7 +10,7 @@ from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, par
 from posjournal_async.storage.protocols import RemovesMany
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Container, Iterable, Sequence
 
     from typing_extensions import Buffer
 
@@ -103,10 +103,10 @@ async def write_durably(blob: Blob, offset: int, data: Buffer) -> None:
         await blob.sync()
 
 
-def unbroken(sections: Sequence[int]) -> Sequence[int]:
-    """Return sections, ascending, up to the first gap."""
+def unbroken(sections: Sequence[int], without: Container[int] = ()) -> Sequence[int]:
+    """Return sections, ascending, up to the first gap, or to one of those that do not count."""
     for place, section in enumerate(sections):
-        if section != sections[0] + place:
+        if section != sections[0] + place or section in without:
             return sections[:place]
     return sections
 

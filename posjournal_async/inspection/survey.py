@@ -19,7 +19,7 @@ from posjournal_async.inspection.placing import (
 )
 from posjournal_async.recovery import SectionFacts
 from posjournal_async.scan import scan_records
-from posjournal_async.sections import Sections
+from posjournal_async.sections import Sections, unbroken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -152,7 +152,7 @@ async def _scans(
     slot: Slot,
     advance: Callable[[int], None],
 ) -> dict[int, SectionFacts]:
-    """Read the sections that recovery would read: from the durable size on, and the one before interrupted ones.
+    """Read the sections that recovery would read: from the durable size on, and the one before what it would remove.
 
     What is above the durable size is flushed after it was read, so that what is shown will be there after a crash.
     """
@@ -163,12 +163,13 @@ async def _scans(
     doubtful = min(slot.durable // ips, kept[-1])
     blobs = Sections(storage, f"{partition}_data")
     found: dict[int, SectionFacts] = {}
-    is_last = True
-    for section in reversed(kept):
-        if section < doubtful and not is_last:
-            break
-        facts = found[section] = await _scan(blobs, section, slot.durable, advance)
-        is_last = is_last and isinstance(facts.header, BadHeader)
+    for section in kept:
+        if section >= doubtful:
+            found[section] = await _scan(blobs, section, slot.durable, advance)
+    headless = {section for section, facts in found.items() if isinstance(facts.header, BadHeader)}
+    for section in unbroken(kept, headless)[-1:]:
+        if section < doubtful:
+            found[section] = await _scan(blobs, section, slot.durable, advance)
     first = data[kept[0]]
     if kept[0] not in found and first.head:
         found[kept[0]] = SectionFacts(parse_header(first.head, first.length), first.length)

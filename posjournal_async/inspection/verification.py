@@ -189,11 +189,9 @@ class Verification:
         if not kept:
             return 0
         doubtful = min(slot.durable // slot.items_per_section, kept[-1])
-        for section in reversed(unbroken(kept)):
-            doubtful = min(doubtful, section)
-            if not isinstance(await self._header_of(section), BadHeader):
-                break
-        return doubtful
+        looked_at = [section for section in kept if section >= doubtful]
+        headless = {section for section in looked_at if isinstance(await self._header_of(section), BadHeader)}
+        return min([doubtful, *unbroken(kept, headless)[-1:]])
 
     async def _header_of(self, section: int) -> Header | BadHeader | None:
         """Return the header of a data blob, or why there is none; None if there is no blob."""

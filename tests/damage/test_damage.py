@@ -89,28 +89,21 @@ async def opened(root: Path, files: dict[str, bytearray]) -> Journal[bytes]:
     return await Journal.init(Context(FileStorage(root)), NAMED[0].config)
 
 
-async def test_an_index_before_an_interrupted_creation_is_mended_at_once(tmp_path: Path) -> None:
-    """D6: the leftover of a creation goes, and the section before it is looked at as the last one is."""
-    files = laid_out(tmp_path, 2 * ITEMS_PER_SECTION)
-    files["j_offsets 1"][-1] ^= 1
-    files["j_data 2"] = bytearray()
-    await (await opened(tmp_path, files)).close()
-    left = CrashStorage.of_files(tmp_path).tree()
-    await (await opened(tmp_path, {})).close()
-    assert CrashStorage.of_files(tmp_path).tree() == left
-
-
-async def test_an_index_before_a_gap_is_mended_at_once(tmp_path: Path) -> None:
-    """D6: what lies behind a gap goes, and the section before it is looked at as the last one is."""
+@pytest.mark.parametrize("what_goes", ["creation", "creation and more", "gap and more"])
+async def test_an_index_before_what_opening_removes_is_mended_at_once(tmp_path: Path, what_goes: str) -> None:
+    """D6: the section before an interrupted creation or a gap is looked at as the last one is."""
     files = laid_out(tmp_path, 3 * ITEMS_PER_SECTION, durable=ITEMS_PER_SECTION)
-    files["j_offsets 0"].clear()
-    (tmp_path / "j_data" / f"{1:016x}").unlink()
-    del files["j_data 1"]
-    await (await opened(tmp_path, files)).close()
+    files["j_offsets 0"][-1] ^= 1
+    files["j_data 1"].clear()
+    gone = {"creation": ["j_data 2"], "creation and more": [], "gap and more": ["j_data 1"]}[what_goes]
+    for name in gone:
+        del files[name]
+        (tmp_path / "j_data" / f"{int(name[-1]):016x}").unlink()
+    async with await opened(tmp_path, files) as journal:
+        assert journal.bounds() == range(ITEMS_PER_SECTION)
     left = CrashStorage.of_files(tmp_path).tree()
     async with await opened(tmp_path, {}) as journal:
         assert journal.recovery.clean
-        assert journal.bounds() == range(ITEMS_PER_SECTION)
     assert CrashStorage.of_files(tmp_path).tree() == left
 
 

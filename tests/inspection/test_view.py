@@ -28,6 +28,7 @@ from posjournal_async import (
     PositionError,
 )
 from posjournal_async.inspection.entries import Entry, Unreadable
+from posjournal_async.inspection.states import SectionState
 from posjournal_async.inspection.survey import survey
 from posjournal_async.inspection.view import Decoder, JournalView
 from posjournal_async.storage.readonly import BlobFacts, ReadOnlyFileStorage
@@ -199,6 +200,23 @@ async def test_a_range_may_begin_below_the_boundary(tmp_path: Path) -> None:
         assert await entries_in(view.entries(25)) == []
         with pytest.raises(ItemPruned):
             await view.read(9)
+
+
+@pytest.mark.parametrize("what_goes", ["behind a gap", "an interrupted creation"])
+async def test_the_section_before_what_opening_removes_is_read_as_the_last_one(tmp_path: Path, what_goes: str) -> None:
+    """What is torn in it is seen as opening sees it."""
+    lay_out(tmp_path, 25, durable=10)
+    change(tmp_path, "data", 0, lambda blob: blob + b"torn")
+    if what_goes == "behind a gap":
+        change(tmp_path, "data", 1, lambda _: None)
+    else:
+        change(tmp_path, "data", 1, lambda _: b"")
+    async with await JournalView.load(tmp_path, "orders") as view:
+        assert view.bounds == range(10)
+        assert (view.sections[0].state, view.sections[0].reason) == (
+            SectionState.TORN,
+            "4 bytes behind the last record are none",
+        )
 
 
 async def test_items_end_at_the_first_that_cannot_be_read_or_decoded(tmp_path: Path) -> None:
