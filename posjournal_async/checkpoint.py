@@ -18,7 +18,7 @@ from posjournal_async.sections import write_durably
 if TYPE_CHECKING:
     from posjournal_async.storage.protocols import Blob, Storage
 
-__all__ = ["Checkpoint", "SlotFacts", "read_slots"]
+__all__ = ["Checkpoint", "SlotFacts", "read_slots", "slots_in"]
 
 _NAME = (0).to_bytes(8)
 
@@ -47,24 +47,32 @@ async def read_slots(storage: Storage, partition: str) -> tuple[Blob, SlotFacts]
     await storage.scan(partition)  # makes the name durable that a killed process may have left
     blob, length = await storage.open(partition, _NAME)
     try:
-        both = await blob.read_at(0, min(length, 2 * SLOT_LENGTH))
-        return blob, _slot_facts((both[:SLOT_LENGTH], both[SLOT_LENGTH:]), partition)
+        slots, damaged = slots_in(await blob.read_at(0, min(length, 2 * SLOT_LENGTH)), partition)
+        current, place = slots[0] if slots else (None, 1)
+        return blob, SlotFacts(current, place, len(damaged))
     except BaseException:
         await blob.close()
         raise
 
 
-def _slot_facts(both: tuple[bytes, bytes], partition: str) -> SlotFacts:
-    current, place, damaged = None, 1, 0
-    for number, raw in enumerate(both):
+def slots_in(both: bytes, partition: str) -> tuple[list[tuple[Slot, int]], tuple[int, ...]]:
+    """Return the valid slots with their places, 0 or 1, the newest first; and the places that hold something else.
+
+    Raises:
+        InvalidConfiguration: Another version of the format wrote one.
+    """
+    found: list[tuple[Slot, int]] = []
+    damaged: list[int] = []
+    for place, raw in enumerate((both[:SLOT_LENGTH], both[SLOT_LENGTH:])):
         slot = parse_slot(raw)
         if isinstance(slot, UnknownVersion):
             raise InvalidConfiguration("format version", FORMAT_VERSION, slot.version, partition)
-        if slot is None:
-            damaged += any(raw)
-        elif current is None or slot.sequence > current.sequence:
-            current, place = slot, number
-    return SlotFacts(current, place, damaged)
+        if slot is not None:
+            found.append((slot, place))
+        elif any(raw):
+            damaged.append(place)
+    found.sort(key=lambda at: -at[0].sequence)
+    return found, tuple(damaged)
 
 
 class Checkpoint:

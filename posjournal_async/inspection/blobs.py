@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import aiofiles.os
 
+from posjournal_async.checkpoint import slots_in
 from posjournal_async.errors import Corruption, InvalidConfiguration, StorageError
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot
 from posjournal_async.format.header import (
@@ -23,7 +24,7 @@ from posjournal_async.format.header import (
     parse_header,
 )
 from posjournal_async.inspection.remembered import NO_SALT, Remembered, read_records
-from posjournal_async.inspection.slots import Slots, parse_slots
+from posjournal_async.inspection.slots import Slots
 from posjournal_async.inspection.states import codec_expected
 from posjournal_async.inspection.survey import make_durable
 
@@ -122,11 +123,12 @@ class Blobs:
                 raise
             return await self._slots_from_data()
         try:
-            found: list[Slot] = []
+            valid: list[tuple[Slot, int]] = []
             for _ in range(_TRIES):
-                found, is_whole = parse_slots(await blob.read_at(0, 2 * SLOT_LENGTH), self.partition)
-                if is_whole:
+                valid, damaged = slots_in(await blob.read_at(0, 2 * SLOT_LENGTH), self.partition)
+                if not damaged:
                     break
+            found = [slot for slot, _ in valid]
             if found and is_news(found[0]):
                 await make_durable(blob)
         finally:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from posjournal_async.errors import InvalidConfiguration
-from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot, UnknownVersion, parse_slot
-from posjournal_async.format.header import FORMAT_VERSION
+if TYPE_CHECKING:
+    from posjournal_async.format.checkpoint_slot import Slot
 
-__all__ = ["NEVER", "Slots", "is_other", "parse_slots"]
+__all__ = ["NEVER", "Slots", "is_other"]
 
 # Behind every position: no item from there on is in doubt.
 NEVER = 2**64
@@ -55,23 +55,3 @@ class Slots:
 def is_other(known: Slot, now: Slot) -> bool:
     """Say whether a journal is not the one that was known: it was reset, or is being reset."""
     return now.journal_id != known.journal_id or now.boundary < known.boundary or now.reset is not None
-
-
-def parse_slots(both: bytes, partition: str) -> tuple[list[Slot], bool]:
-    """Return the valid slots, the current one first, and whether nothing else is there.
-
-    Raises:
-        InvalidConfiguration: Another version of the format wrote one.
-    """
-    found: list[Slot] = []
-    is_whole = True
-    for raw in (both[:SLOT_LENGTH], both[SLOT_LENGTH:]):
-        slot = parse_slot(raw)
-        if isinstance(slot, UnknownVersion):
-            raise InvalidConfiguration("format version", FORMAT_VERSION, slot.version, partition)
-        if slot is None:
-            is_whole = is_whole and not any(raw)
-        else:
-            found.append(slot)
-    found.sort(key=lambda slot: -slot.sequence)
-    return found, is_whole

@@ -7,12 +7,12 @@ from collections import OrderedDict
 from errno import ENOENT
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from posjournal_async.checkpoint import slots_in
 from posjournal_async.codecs import BytesCodec
 from posjournal_async.config import Config
 from posjournal_async.errors import ItemOutOfRange, ItemPruned, StorageError
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot
 from posjournal_async.inspection.entries import Entry, Source, Unreadable, entries_of, open_source, read_soon
-from posjournal_async.inspection.slots import parse_slots
 from posjournal_async.inspection.survey import MOST_HEADERS, survey
 from posjournal_async.payloads import Payloads
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
@@ -223,8 +223,8 @@ class JournalView:
                 if error.errno == ENOENT:
                     return None
                 raise
-        slots, _ = parse_slots(await read_soon(self._checkpoint, 0, 2 * SLOT_LENGTH), self.partition)
-        return slots[0] if slots else None
+        slots, _ = slots_in(await read_soon(self._checkpoint, 0, 2 * SLOT_LENGTH), self.partition)
+        return slots[0][0] if slots else None
 
     async def source(self, section: int, *, anew: bool = False) -> Source:
         """Return a section open for reading, for use until the next call.

@@ -10,13 +10,14 @@ from __future__ import annotations
 from errno import ENOENT
 from typing import TYPE_CHECKING
 
-from posjournal_async.errors import InvalidConfiguration, StorageError
-from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot, UnknownVersion, parse_slot
-from posjournal_async.format.header import FORMAT_VERSION
+from posjournal_async.checkpoint import slots_in
+from posjournal_async.errors import StorageError
+from posjournal_async.format.checkpoint_slot import SLOT_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from posjournal_async.format.checkpoint_slot import Slot
     from posjournal_async.storage.protocols import Blob, Storage
 
 __all__ = ["Watch", "never_locked"]
@@ -132,18 +133,7 @@ class Watch:
                 if error.errno != ENOENT:
                     raise
         both = b"" if self._blob is None else await self._blob.read_at(0, 2 * SLOT_LENGTH)
-        slots: list[tuple[int, int, Slot]] = []
-        damaged: list[int] = []
-        for place, raw in enumerate((both[:SLOT_LENGTH], both[SLOT_LENGTH:])):
-            slot = parse_slot(raw)
-            if isinstance(slot, UnknownVersion):
-                raise InvalidConfiguration("format version", FORMAT_VERSION, slot.version, self.partition)
-            if slot is not None:
-                slots.append((slot.sequence, -place, slot))
-            elif any(raw):
-                damaged.append(place)
-        self.damaged = tuple(damaged)
-        slots.sort(key=lambda found: found[:2])
+        slots, self.damaged = slots_in(both, self.partition)
         if slots:
-            self.place = -slots[-1][1]
-        return [slot for _, _, slot in slots]
+            self.place = slots[0][1]
+        return [slot for slot, _ in reversed(slots)]
