@@ -7,7 +7,8 @@ report. What cannot be told from a crash, or from the journal as it once was, is
 * The slot that counts is damaged, and the other one has a reset on record: the reset is carried out once more. The
   items that only `sync_data` has made durable since are lost with it.
 * A call was under way and its entry in the checkpoint is damaged: the call has not begun. If the whole checkpoint is
-  lost, the journal begins with the first section that is left.
+  lost, the journal begins with the first section that is left, and ends with the last: that of a prune of all items
+  need not be the last one that there was.
 * An older copy of the checkpoint: it says what it said then, the durable size and the boundary included.
 * An older copy of a data blob that was cut since then, by a rewind or by recovery: it holds what it held then.
 """
