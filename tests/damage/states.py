@@ -134,7 +134,7 @@ class Past:
         was, size = self._boundary, self._journal.size()
         now = position // ITEMS_PER_SECTION * ITEMS_PER_SECTION
         sections = tuple(range(was // ITEMS_PER_SECTION * ITEMS_PER_SECTION, now + 1, ITEMS_PER_SECTION))
-        # They are removed by one flush of the directory: any of them may be left, and without the others maybe the last.
+        # One flush of the directory removes them: any of them may be left, and without the others maybe the last.
         half_done = replace(self._now(sections, size if now < size else 0), if_lost=True)
         await self._during(self._journal.prune(position), self._now(), self._now((now,), size), half_done)
         self._boundary, self._low = now, size
