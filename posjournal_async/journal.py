@@ -201,8 +201,7 @@ class Journal(Generic[T]):
             StorageError: The storage failed.
         """
         context = guarded(context, config.partition)
-        with span_of(context, "init"):
-            return await _opened(partial(_assembled, context, config, open_existing))
+        return await _opened(context, "init", partial(_assembled, context, config, open_existing))
 
     @classmethod
     async def init_at_size(cls, context: Context, config: Config[U], size: int) -> Journal[U]:
@@ -224,8 +223,9 @@ class Journal(Generic[T]):
         if _count(size, "size") >= LARGEST_SIZE:
             raise SizeOverflow(size)
         context = guarded(context, config.partition)
-        with span_of(context, "init_at_size"):
-            return await _opened(partial(_assembled, context, config, partial(open_at_size, size=size)))
+        return await _opened(
+            context, "init_at_size", partial(_assembled, context, config, partial(open_at_size, size=size))
+        )
 
     @classmethod
     async def init_sync(cls, context: Context, config: Config[U], positions: range) -> Journal[U]:
@@ -257,8 +257,7 @@ class Journal(Generic[T]):
         if positions.start >= LARGEST_SIZE:
             raise SizeOverflow(positions.start)
         context = guarded(context, config.partition)
-        with span_of(context, "init_sync"):
-            return await _opened(partial(cls._init_sync, context, config, positions))
+        return await _opened(context, "init_sync", partial(cls._init_sync, context, config, positions))
 
     @classmethod
     async def _init_sync(cls, context: Context, config: Config[U], positions: range) -> Journal[U]:
@@ -802,15 +801,28 @@ async def _assembled(
         raise
 
 
-async def _opened(opening: Callable[[], Coroutine[Any, Any, Journal[T]]]) -> Journal[T]:
+async def _opened(context: Context, call: str, opening: Callable[[], Coroutine[Any, Any, Journal[T]]]) -> Journal[T]:
     """Wait for an opening in a task of its own, so that cancelling cannot leave a lock or a file behind."""
     task = None
     try:
-        task = asyncio.get_running_loop().create_task(opening())
+        task = asyncio.get_running_loop().create_task(_measured(context, call, opening))
         return await asyncio.shield(task)
     except BaseException:
         if task is not None:
             task.add_done_callback(_close_unclaimed)
+        raise
+
+
+async def _measured(context: Context, call: str, opening: Callable[[], Coroutine[Any, Any, Journal[T]]]) -> Journal[T]:
+    """Open a journal inside a span; an interruption while the span ends must not lose it open."""
+    journal = None
+    try:
+        with span_of(context, call):
+            journal = await opening()
+        return journal  # noqa: RET504, TRY300 - inside of the try: there is no line at which it gets lost
+    except BaseException:
+        if journal is not None:
+            await journal.close()
         raise
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Awaitable, Callable
 
-__all__ = ["refuse", "resolve", "retrieve"]
+__all__ = ["claimed", "refuse", "resolve", "retrieve"]
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def resolve(future: asyncio.Future[Any], value: object) -> None:
@@ -31,3 +36,26 @@ def retrieve(task: asyncio.Task[Any]) -> None:
     """Look at the failure of a task, as its callback: all who waited may be gone. Those who still wait get it too."""
     if not task.cancelled():
         task.exception()
+
+
+async def claimed(opening: Awaitable[T], own: Callable[[T], U], give_up: Callable[[T], object]) -> U:
+    """Wait for what a thread opens, and return what owns it; what nobody gets is given up as soon as it is there.
+
+    What nobody refers to would be closed too when it is collected. But the futures between thread and loop are a cycle,
+    which may take long, and a lock that nobody has must be free before that.
+    """
+    task = None
+    try:
+        task = asyncio.ensure_future(opening)
+        return own(await asyncio.shield(task))
+    except BaseException:
+        if task is not None and task.done():
+            _give_up(give_up, task)
+        elif task is not None:
+            task.add_done_callback(partial(_give_up, give_up))
+        raise
+
+
+def _give_up(give_up: Callable[[T], object], task: asyncio.Future[T]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        give_up(task.result())

@@ -18,6 +18,7 @@ from posjournal_async.errors import JournalLocked, StorageError
 from posjournal_async.storage import directory
 from posjournal_async.storage.lane import Lane
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
+from posjournal_async.waiting import claimed
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -96,14 +97,14 @@ class FileStorage:
         """
         check_partition_name(partition)
         check_blob_name(name)
-        opening = asyncio.ensure_future(_open_blob(self._root, partition, name, executor=self._executor))
+
+        def own(opened: tuple[directory.Handle, int]) -> tuple[FileBlob, int]:
+            handle, length = opened
+            return FileBlob(handle, partition, name, Lane(self._executor)), length
+
         with _translated(partition, name, "open"):
-            try:
-                handle, length = await asyncio.shield(opening)
-            except asyncio.CancelledError:
-                opening.add_done_callback(_close_unclaimed_blob)
-                raise
-        return FileBlob(handle, partition, name, Lane(self._executor)), length
+            opening = _open_blob(self._root, partition, name, executor=self._executor)
+            return await claimed(opening, own, lambda opened: opened[0].close())
 
     async def remove(self, partition: str, name: bytes | None) -> None:
         """Remove one blob, or with None the whole partition, durably. What is missing already is fine."""
@@ -137,31 +138,17 @@ class FileStorage:
             JournalLocked: Somebody has it.
         """
         check_partition_name(partition)
-        locking = asyncio.ensure_future(_lock_partition(self._root, partition, executor=self._executor))
+
+        def own(handle: directory.Handle) -> FileLock:
+            return FileLock(handle, partition, Lane(self._executor))
+
         with _translated(partition, None, "lock"):
             try:
-                handle = await asyncio.shield(locking)
-            except asyncio.CancelledError:
-                locking.add_done_callback(_close_unclaimed_lock)
-                raise
+                locking = _lock_partition(self._root, partition, executor=self._executor)
+                return await claimed(locking, own, directory.Handle.close)
             except BlockingIOError:
                 holder = await _lock_holder(self._root, partition, executor=self._executor)
                 raise JournalLocked(partition, holder) from None
-        return FileLock(handle, partition, Lane(self._executor))
-
-
-# A handle that nobody takes closes itself when it is collected; the futures between thread and loop are a cycle, which
-# may take long. A lock that nobody has must be free before that.
-
-
-def _close_unclaimed_blob(opening: asyncio.Future[tuple[directory.Handle, int]]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result()[0].close()
-
-
-def _close_unclaimed_lock(locking: asyncio.Future[directory.Handle]) -> None:
-    if not locking.cancelled() and locking.exception() is None:
-        locking.result().close()
 
 
 class FileBlob:

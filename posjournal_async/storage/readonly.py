@@ -19,6 +19,7 @@ from posjournal_async.storage.directory import Handle, lock_holder
 from posjournal_async.storage.file import FileBlob
 from posjournal_async.storage.lane import Lane
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
+from posjournal_async.waiting import claimed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -90,14 +91,14 @@ class ReadOnlyFileStorage:
         """
         check_partition_name(partition)
         check_blob_name(name)
-        opening = asyncio.ensure_future(self._call(partial(_open_blob, self._root, partition, name)))
+
+        def own(opened: tuple[Handle, int]) -> tuple[FileBlob, int]:
+            handle, length = opened
+            return FileBlob(handle, partition, name, Lane(self._executor)), length
+
         with _translated(partition, name, "open"):
-            try:
-                handle, length = await asyncio.shield(opening)
-            except asyncio.CancelledError:
-                opening.add_done_callback(_close_unclaimed)
-                raise
-        return FileBlob(handle, partition, name, Lane(self._executor)), length
+            opening = self._call(partial(_open_blob, self._root, partition, name))
+            return await claimed(opening, own, lambda opened: opened[0].close())
 
     async def scan(self, partition: str) -> list[bytes]:
         """Return the names of the blobs of a partition in no particular order; `[]` when it is missing.
@@ -162,11 +163,6 @@ def _translated(partition: str, blob: bytes | None, doing: str) -> Generator[Non
         raise
     except OSError as error:
         raise StorageError(partition, blob, error.errno, doing) from error
-
-
-def _close_unclaimed(opening: asyncio.Future[tuple[Handle, int]]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result()[0].close()
 
 
 # What follows runs in a thread.
