@@ -638,15 +638,21 @@ async def open_again(run: Run) -> None:
 
 
 def try_lines(scenario: Scenario, error: type[BaseException], count: int, **how: Any) -> None:
-    """Interrupt an operation at some of its lines, or all: the first and the last time that each is executed."""
+    """Interrupt an operation at some of its lines, or all: the first and the last time that each is executed.
+
+    With `modules` at those of these modules only.
+    """
     counting = Interruption(error=error, **{key: how[key] for key in how if key in {"by_opcode", "in_threads"}})
     storage_of = how.pop("storage_of", lambda: None)
     goes_on = how.pop("goes_on", True)
+    modules = how.pop("modules", None)
     interrupted(scenario, counting, storage=storage_of())
     numbers = range(1, len(counting.lines) + 1)
     first = {line: number for number, line in reversed(list(zip(numbers, counting.lines, strict=True)))}
     last = dict(zip(counting.lines, numbers, strict=True))
     chosen = numbers if IS_LONG or how.get("by_opcode") else sorted({*first.values(), *last.values()})
+    if modules is not None:
+        chosen = [number for number in chosen if counting.lines[number - 1][0] in modules]
     if count < len(chosen):
         chosen = sorted(random.Random(f"{scenario} {error} {goes_on}").sample(chosen, count))
     assert chosen
@@ -719,3 +725,34 @@ def test_an_operation_on_files_interrupted_at_a_line_did_not_happen_or_the_journ
     )
     gc.collect()
     assert not handles_below(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_opening_interrupted_where_a_thread_hands_over_frees_the_lock(
+    error: type[BaseException], tmp_path: Path
+) -> None:
+    """At each line of the storage on the event loop, where a lock or a file is nobody's for a moment (F6)."""
+    roots = (tmp_path / str(number) for number in count())
+    try_lines(
+        Scenario(closed, init),
+        error,
+        sys.maxsize,
+        storage_of=lambda: FileStorage(next(roots)),
+        in_threads=False,
+        modules={"waiting.py", "storage/file.py"},
+    )
+    gc.collect()
+    assert not handles_below(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_an_opening_interrupted_while_its_span_ends_frees_the_lock(tmp_path: Path) -> None:
+    """The journal is open by then, and nobody has it (F6)."""
+    scenario = Scenario(nothing, init, is_measured=True)
+    storages = (FileStorage(tmp_path / str(number)) for number in count())
+    counting = Interruption(error=MemoryError, in_threads=False)
+    interrupted(scenario, counting, storage=next(storages))
+    ending = [number for number, (module, _) in enumerate(counting.lines, 1) if module == "measuring.py"][-1]
+    for number in range(ending, len(counting.lines) + 1):
+        interrupted(scenario, Interruption(number, MemoryError, in_threads=False), storage=next(storages))
