@@ -261,8 +261,9 @@ class Journal(Generic[T]):
 
     @classmethod
     async def _init_sync(cls, context: Context, config: Config[U], positions: range) -> Journal[U]:
-        journal = await _assembled(context, config, open_existing)
+        journal = None
         try:
+            journal = await _assembled(context, config, open_existing)
             bounds = journal.bounds()
             if bounds.start <= positions.start < bounds.stop:
                 await journal.prune(positions.start)
@@ -270,8 +271,9 @@ class Journal(Generic[T]):
                 return journal
             await journal.close()
         except BaseException:
-            with suppress(JournalFailed):  # the failure under way is the one to tell
-                await journal.close()
+            if journal is not None:
+                with suppress(JournalFailed):  # the failure under way is the one to tell
+                    await journal.close()
             raise
         return await _assembled(context, config, partial(open_at_size, size=positions.start))
 
