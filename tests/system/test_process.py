@@ -65,13 +65,18 @@ async def test_a_child_does_not_keep_the_lock(tmp_path: Path) -> None:
     """A fork neither releases the lock of the parent nor takes part in it (F6)."""
     journal = await opened(tmp_path)
     go_on, wait = os.pipe()
+    is_there, tell = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # there are threads, and the child exits at once
         child = os.fork()
     if child == 0:  # pragma: no cover - in the child
         os.close(wait)
+        os.write(tell, b"!")  # what is done in a child after a fork is done
         os.read(go_on, 1)
         os._exit(0)
+    os.close(tell)
+    assert os.read(is_there, 1) == b"!"
+    os.close(is_there)
     with pytest.raises(JournalLocked):
         await opened(tmp_path)
     await journal.close()
