@@ -36,7 +36,8 @@ def doctor(output: Output, path: JournalPath, *, measure: bool) -> None:
     Example:
       posjournal doctor data/orders --measure
     """
-    checks = checks_of(path.root, path.partition, measures=measure)
+    with output.progress("measuring" if measure else "looking", None, "steps"):
+        checks = checks_of(path.root, path.partition, measures=measure)
     if output.is_json:
         fields = [
             {"name": check.name, "state": check.state, "found": check.found, "advice": check.advice} for check in checks

@@ -179,11 +179,13 @@ def remove(  # noqa: PLR0913 - what both commands are told
         yes: Whether to do without the question.
     """
     if dry_run:
-        going = asyncio.run(_going_now(path, target, going_of))
+        with output.progress("looking", None, "steps"):
+            going = asyncio.run(_going_now(path, target, going_of))
         _show(output, command, going, is_done=False)
         return
-    seen = asyncio.run(look_at(path))
-    going = asyncio.run(going_of(path, seen, target))
+    with output.progress("looking", None, "steps"):
+        seen = asyncio.run(look_at(path))
+        going = asyncio.run(going_of(path, seen, target))
     if going.positions and not yes:
         _ask(output, command, path, going)
     if going.positions:
@@ -222,7 +224,8 @@ async def _carried_out(  # noqa: PLR0913, PLR0917 - what it brings together
                 f"posjournal: the journal changed meanwhile, and holds {shown_range(bounds)} now: nothing was removed"
             )
             end(Code.FINDINGS)
-        await change(journal, target)
+        with output.progress("removing", None, "steps"):
+            await change(journal, target)
 
 
 def _show(output: Output, command: str, going: Going, *, is_done: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import resource
 import subprocess
 import sys
@@ -365,3 +366,15 @@ def test_a_file_tells_whether_it_can_be_read_at_once(tmp_path: Path) -> None:
         assert reads_at_once(file)
     assert file.stat().st_atime == 1
     assert reads_at_once(tmp_path) is False  # a directory
+
+
+def test_measuring_shows_that_it_goes_on(tmp_path: Path) -> None:
+    """It takes a second or more, and says so where standard error is a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        with started("doctor", str(tmp_path / "orders"), "--measure", stderr=theirs) as process:
+            process.communicate()
+        assert b"measuring" in os.read(ours, 4096)
+    finally:
+        os.close(ours)
+        os.close(theirs)
