@@ -252,6 +252,8 @@ class Writer:
                 await self._pass()
             except Exception as error:  # noqa: BLE001 - it is latched, and given to everybody it concerns
                 self.fail(error)
+            if not self._has_work():
+                await asyncio.sleep(0)  # whoever was waiting may append at once, and needs no new task for it
         if self._is_over:
             self._turn_away()
         self._task = None

@@ -50,6 +50,7 @@ LAYERS = [
     "storage.memory",
     "storage.directory",
     "storage.lane",
+    "storage.threads",
     "storage.protocols",
     "storage.__init__",
     "waiting",

@@ -26,6 +26,7 @@ __all__ = [
     "remove_partition",
     "scan_partition",
     "sync_file",
+    "unlock_partition",
 ]
 
 _DIRECTORY_MODE = 0o700
@@ -228,6 +229,19 @@ def lock_partition(root: Path, partition: str) -> Handle:
             # The holder before may have removed the directory between the open and the lock.
             if _is_same_directory(handle.fd, root / partition):
                 return handle
+        handle.close()
+
+
+def unlock_partition(handle: Handle) -> None:
+    """Let a lock go, and close the handle that held it.
+
+    First for all copies of the handle: a process that is just being started has one until it begins its program, and
+    would keep the lock as long (flock(2)).
+    """
+    try:
+        if handle.fd >= 0:
+            fcntl.flock(handle.fd, fcntl.LOCK_UN)
+    finally:
         handle.close()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from errno import EBADF, EINTR
 from functools import partial
@@ -18,6 +17,7 @@ from posjournal_async.errors import JournalLocked, StorageError
 from posjournal_async.storage import directory
 from posjournal_async.storage.lane import Lane
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
+from posjournal_async.storage.threads import Threads
 from posjournal_async.waiting import claimed
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class FileStorage:
 
     def __init__(self, root: str | os.PathLike[str], *, threads: int = 8) -> None:
         self._root = Path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve would read the file system here
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="posjournal")
+        self._threads = Threads(threads, "posjournal")
 
     def __repr__(self) -> str:
         return f"FileStorage({str(self._root)!r})"
@@ -100,10 +100,10 @@ class FileStorage:
 
         def own(opened: tuple[directory.Handle, int]) -> tuple[FileBlob, int]:
             handle, length = opened
-            return FileBlob(handle, partition, name, Lane(self._executor)), length
+            return FileBlob(handle, partition, name, Lane(self._threads)), length
 
         with _translated(partition, name, "open"):
-            opening = _open_blob(self._root, partition, name, executor=self._executor)
+            opening = _open_blob(self._root, partition, name, executor=self._threads)
             return await claimed(opening, own, lambda opened: opened[0].close())
 
     async def remove(self, partition: str, name: bytes | None) -> None:
@@ -113,7 +113,7 @@ class FileStorage:
             return
         check_partition_name(partition)
         with _translated(partition, None, "remove"):
-            await asyncio.shield(_remove_partition(self._root, partition, executor=self._executor))
+            await asyncio.shield(_remove_partition(self._root, partition, executor=self._threads))
 
     async def remove_many(self, partition: str, names: Sequence[bytes]) -> None:
         """Remove the blobs in the order given; all removals are durable on return, none is promised before."""
@@ -121,13 +121,13 @@ class FileStorage:
         for name in names:
             check_blob_name(name)
         with _translated(partition, names[0] if len(names) == 1 else None, "remove"):
-            await asyncio.shield(_remove_blobs(self._root, partition, list(names), executor=self._executor))
+            await asyncio.shield(_remove_blobs(self._root, partition, list(names), executor=self._threads))
 
     async def scan(self, partition: str) -> list[bytes]:
         """Return the names of the blobs of a partition in no particular order; `[]` when it is missing."""
         check_partition_name(partition)
         with _translated(partition, None, "scan"):
-            return await _scan_partition(self._root, partition, executor=self._executor)
+            return await _scan_partition(self._root, partition, executor=self._threads)
 
     async def lock(self, partition: str) -> FileLock:
         """Become the one writer of a partition, creating it if it is missing, by flock(2) on its directory.
@@ -140,14 +140,14 @@ class FileStorage:
         check_partition_name(partition)
 
         def own(handle: directory.Handle) -> FileLock:
-            return FileLock(handle, partition, Lane(self._executor))
+            return FileLock(handle, partition, Lane(self._threads))
 
         with _translated(partition, None, "lock"):
             try:
-                locking = _lock_partition(self._root, partition, executor=self._executor)
+                locking = _lock_partition(self._root, partition, executor=self._threads)
                 return await claimed(locking, own, directory.Handle.close)
             except BlockingIOError:
-                holder = await _lock_holder(self._root, partition, executor=self._executor)
+                holder = await _lock_holder(self._root, partition, executor=self._threads)
                 raise JournalLocked(partition, holder) from None
 
 
@@ -293,7 +293,7 @@ class FileLock:
     async def release(self) -> None:
         """Let others take it. Releasing twice is fine."""
         with _translated(self._partition, None, "unlock"):
-            await self._lane.submit(self._handle.close)
+            await self._lane.submit(partial(directory.unlock_partition, self._handle))
 
     def let_go_in_child(self) -> None:
         """Close a forked child's copy of the handle, which leaves the parent's lock as it is (flock(2))."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Executor
+
+    from posjournal_async.storage.threads import Threads
 
 __all__ = ["Lane"]
 
@@ -22,18 +23,61 @@ class _Call:
     Attributes:
         call: What is to be called.
         result: What its caller waits for.
-        making: The call as the executor has it; None before its turn.
-        is_awaited: Whether the lane will be told when it was made.
+        tell: What tells the lane, from any thread, that the call was made.
+        is_handed: Whether the threads were told of it.
+        makers: The thread that makes it, under the one key there is; empty before its turn.
+        is_begun: Whether that thread has begun.
+        is_made: Whether that thread is done with it.
+        is_sound: Whether it returned.
+        value: What it returned.
+        failure: What it raised.
     """
 
     call: Callable[[], Any]
     result: asyncio.Future[Any]
-    making: Future[Any] | None = None
-    is_awaited: bool = False
+    tell: Callable[[], None]
+    is_handed: bool = False
+    makers: dict[str, int] = field(default_factory=dict[str, int])
+    is_begun: bool = False
+    is_made: bool = False
+    is_sound: bool = False
+    value: Any = None
+    failure: BaseException | None = None
+
+    def make(self) -> None:
+        """Make the call, and tell the lane (in a thread).
+
+        An interruption may have had it handed over twice, or has its thread do all of this again. It is made once all
+        the same, by the thread that was first, and has failed unless it is known to have returned (a thread meets no
+        other interruption than a MemoryError): a sync that failed must not be tried again.
+        """
+        me = get_ident()
+        if self.makers.setdefault("first", me) != me:
+            return
+        if not self.is_begun:
+            self.is_begun = True
+            try:
+                self.value = self.call()
+                self.is_sound = True
+            except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+                self.failure = error
+        self.is_made = True
+        # Twice: a KeyboardInterrupt in what the loop calls would leave the lane at a standstill.
+        self.tell()
+        self.tell()
+        del self  # the traceback of a failure keeps this frame: a cycle, which would keep the file open
+
+    def settle(self) -> None:
+        """Give its caller what came of it, unless it was cancelled."""
+        if not self.result.done():
+            if self.is_sound:
+                self.result.set_result(self.value)
+            else:
+                self.result.set_exception(self.failure or MemoryError("in the thread"))
 
 
 class Lane:
-    """Runs calls in the order in which they were submitted, one at a time, each on a thread of an executor.
+    """Runs calls in the order in which they were submitted, one at a time, each on one of the storage's threads.
 
     A call goes on when the task that waits for it is cancelled, and the next one starts only after it: that is what
     keeps a write that nobody waits for any more from landing late, or in a file that was closed. All of the lane's own
@@ -43,17 +87,17 @@ class Lane:
     overtake.
     """
 
-    __slots__ = ("_calls", "_executor", "_loop")
+    __slots__ = ("_calls", "_loop", "_threads")
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
         self._loop = asyncio.get_running_loop()
         self._calls: deque[_Call] = deque()
 
     def submit(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
         """Take the next place in the lane; the future gets what the call returns or raises."""
         result: asyncio.Future[Any] = self._loop.create_future()
-        self._calls.append(_Call(call, result))
+        self._calls.append(_Call(call, result, self._tell))
         self._go_on()
         return result
 
@@ -64,29 +108,20 @@ class Lane:
         """
         while self._calls:
             first = self._calls[0]
-            if first.making is None:
+            if not first.is_handed:
                 try:
-                    first.making = self._executor.submit(first.call)
-                except RuntimeError as error:  # the interpreter is shutting down and its threads are gone
-                    first.making = Future()
-                    first.making.set_exception(error)
-            if not first.making.done():
-                if not first.is_awaited:
-                    # Twice: a KeyboardInterrupt leaves a callback for good, and would leave the lane at a standstill.
-                    first.making.add_done_callback(self._was_made)
-                    first.making.add_done_callback(self._was_made)
-                    first.is_awaited = True
+                    self._threads.hand(first.make)
+                except RuntimeError as error:  # the interpreter is shutting down
+                    first.failure = error
+                    first.is_made = True
+                first.is_handed = True
+            if not first.is_made:
                 return
-            if not first.result.done():  # else its waiter was cancelled
-                failure = first.making.exception()
-                if failure is None:
-                    first.result.set_result(first.making.result())
-                else:
-                    first.result.set_exception(failure)
+            first.settle()
             self._calls.popleft()
 
-    def _was_made(self, _: Future[Any]) -> None:
-        """Tell the loop (in the thread that made the call)."""
+    def _tell(self) -> None:
+        """Tell the loop that a call was made (in the thread that made it)."""
         try:
             self._loop.call_soon_threadsafe(self._go_on)
         except RuntimeError:

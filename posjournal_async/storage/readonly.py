@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import ELOOP, EROFS
@@ -19,6 +18,7 @@ from posjournal_async.storage.directory import Handle, lock_holder
 from posjournal_async.storage.file import FileBlob
 from posjournal_async.storage.lane import Lane
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
+from posjournal_async.storage.threads import Threads
 from posjournal_async.waiting import claimed
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class ReadOnlyFileStorage:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._root = Path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve would read the file system here
-        self._executor = ThreadPoolExecutor(8, thread_name_prefix="posjournal-reading")
+        self._threads = Threads(8, "posjournal-reading")
 
     def __repr__(self) -> str:
         return f"ReadOnlyFileStorage({str(self._root)!r})"
@@ -94,7 +94,7 @@ class ReadOnlyFileStorage:
 
         def own(opened: tuple[Handle, int]) -> tuple[FileBlob, int]:
             handle, length = opened
-            return FileBlob(handle, partition, name, Lane(self._executor)), length
+            return FileBlob(handle, partition, name, Lane(self._threads)), length
 
         with _translated(partition, name, "open"):
             opening = self._call(partial(_open_blob, self._root, partition, name))
@@ -152,7 +152,7 @@ class ReadOnlyFileStorage:
         raise StorageError(partition, None, EROFS, "lock")
 
     async def _call(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
 @contextmanager

@@ -157,8 +157,13 @@ class Interruption:
         frame.f_trace_opcodes = self._event == "opcode"
         return self._trace_line
 
+    def _cannot_fail(self, frame: FrameType) -> bool:
+        """Whether nothing is done at a line: a thread is interrupted only where memory may be short."""
+        source = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        return self._in_threads and source.strip() in {"while True:", "try:"}
+
     def _trace_line(self, frame: FrameType, event: str, _: object) -> Any:
-        if event == self._event and self._is_armed:
+        if event == self._event and self._is_armed and not self._cannot_fail(frame):
             self.lines.append((name_in_library(frame.f_code.co_filename), frame.f_lineno))
             if len(self.lines) == self._at:
                 raise self.error
@@ -189,6 +194,15 @@ class Watched(WrappedStorage):
     def open_blobs(self) -> list[tuple[str, bytes]]:
         """Return the blobs in memory that are open."""
         return [(blob._partition, blob._name) for blob in self.opened if getattr(blob, "_is_open", False)]
+
+    def wait_for_threads(self) -> None:
+        """Return when the threads wait: one that opened something for nobody closes it when it is done."""
+        if isinstance(self.inner, FileStorage):
+            crew = self.inner._threads._crew
+            meeting = threading.Barrier(len(crew.threads) + 1)
+            for _ in crew.threads:
+                crew.jobs.put(lambda: meeting.wait(PATIENCE_SECONDS))
+            meeting.wait(PATIENCE_SECONDS)
 
     def end_process(self) -> None:
         """Forget who has what."""
@@ -570,6 +584,7 @@ def interrupted(
     with interruption.installed():
         _interrupted(run, scenario, interruption, goes_on=goes_on)
     run.journal = None
+    run.storage.wait_for_threads()
     if run.storage.open_blobs() or not goes_on or interruption.may_leak:
         gc.collect()
     if interruption.may_leak:
@@ -740,7 +755,30 @@ def test_an_opening_interrupted_where_a_thread_hands_over_frees_the_lock(
         sys.maxsize,
         storage_of=lambda: FileStorage(next(roots)),
         in_threads=False,
-        modules={"waiting.py", "storage/file.py"},
+        modules={"waiting.py", "storage/file.py", "storage/threads.py"},
+    )
+    gc.collect()
+    assert not handles_below(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    ("error", "in_threads"), [(KeyboardInterrupt, False), (MemoryError, False), (MemoryError, True)]
+)
+def test_a_call_interrupted_on_its_way_to_a_thread_and_back_keeps_nobody_waiting(
+    error: type[BaseException],
+    in_threads: bool,  # noqa: FBT001
+    tmp_path: Path,
+) -> None:
+    """At each line of the lane and of the threads: those behind it are made, each once, in their order (C5, C3)."""
+    roots = (tmp_path / str(number) for number in count())
+    try_lines(
+        Scenario(opened, sync),
+        error,
+        sys.maxsize,
+        storage_of=lambda: FileStorage(next(roots)),
+        in_threads=in_threads,
+        modules={"storage/lane.py", "storage/threads.py"},
     )
     gc.collect()
     assert not handles_below(tmp_path)

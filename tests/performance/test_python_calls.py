@@ -99,7 +99,7 @@ async def test_a_waiter_in_a_commit_costs_five_calls() -> None:
             counted[count] = calls.library.total()
             assert journal.durable_size() == journal.size()
         assert counted[200] - counted[100] <= 5 * 100, counted
-        assert counted[100] <= 5 * 100 + 70, counted
+        assert counted[100] <= 5 * 100 + 80, counted
 
 
 @pytest.mark.parametrize(("is_sealed", "most"), [(True, 10), (False, 20)])
@@ -223,8 +223,8 @@ def on_a_loop(selector: selectors.BaseSelector, main: Callable[[], Coroutine[Any
 
 
 @pytest.mark.parametrize("kind", ["memory", "file"])
-def test_a_durable_append_takes_four_turns_of_the_loop_and_one_task(tmp_path: Path, kind: str) -> None:
-    """The writer begins, waits twice in memory or once for a thread, and the caller goes on; the writer is a task.
+def test_a_durable_append_takes_three_turns_of_the_loop_and_no_task(tmp_path: Path, kind: str) -> None:
+    """The writer waits twice in memory or once for a thread, and both go on; one task writes for all of them.
 
     A thread wakes the loop twice, and the second time may come late, which makes a turn more.
     """
@@ -246,9 +246,9 @@ def test_a_durable_append_takes_four_turns_of_the_loop_and_one_task(tmp_path: Pa
                     await journal.sync_data()
             taken = turns.count - before
             asyncio.get_running_loop().set_task_factory(None)
-        assert created == 100
-        assert taken <= (4 if kind == "memory" else 5.2) * 100
+        assert created <= 1
+        assert taken <= (3 if kind == "memory" else 4.2) * 100
         # A commit: the queue of the writer, the tail, the data journal, the metrics, and in files the lane.
-        assert calls.library.total() <= (64 if kind == "memory" else 61) * 100, calls.told()
+        assert calls.library.total() <= (63 if kind == "memory" else 61) * 100, calls.told()
 
     on_a_loop(turns, main)

@@ -708,6 +708,21 @@ async def test_a_killed_process_leaves_its_lock_free(storage: FileStorage, root:
         await lock.release()
 
 
+async def test_a_process_that_is_being_started_does_not_keep_the_lock(storage: FileStorage) -> None:
+    """Until it begins its program it has a copy of each handle; the lock is free all the same."""
+    lock = await storage.lock("p")
+    copy = os.dup(lock._handle.fd)
+    try:
+        await lock.release()
+        again = await storage.lock("p")
+        await lock.release()  # which leaves the lock of others alone
+        with pytest.raises(JournalLocked):
+            await storage.lock("p")
+        await again.release()
+    finally:
+        os.close(copy)
+
+
 async def test_a_forked_child_is_refused_and_leaves_the_lock_alone(storage: FileStorage, root: Path) -> None:
     """It does not inherit the lock, and its end does not free it."""
     with python(TRY_AFTER_FORK, root) as holder:

@@ -296,7 +296,7 @@ async def test_a_journal_that_is_collected_warns_and_writes_nothing_more(tmp_pat
     assert handles_below(tmp_path)
     files = files_below(tmp_path)
 
-    storage._executor.shutdown()  # a thread lets go of a blob when it is done with it
+    storage._threads.shutdown()  # a thread lets go of a blob when it is done with it
     with pytest.warns(ResourceWarning, match="unclosed journal 'orders'"):  # noqa: PT031 - going is what warns
         del journal
         collect()
@@ -322,6 +322,7 @@ async def test_a_journal_with_work_under_way_is_not_collected_before_it_is_done(
 
     with pytest.warns(ResourceWarning):  # noqa: PT031 - going is what warns
         await commit()
+        await turns(2)  # the writer's task ends
         collect()
     async with await opened(tmp_path) as found:
         assert found.size() == 1
