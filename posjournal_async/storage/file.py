@@ -60,6 +60,9 @@ class FileStorage:
         root: Directory of the partitions; made when something is first opened.
         threads: Calls that may be under way at once, at least 1.
 
+    Raises:
+        ValueError: `threads` is less.
+
     Example:
         >>> import asyncio, tempfile
         >>> from posjournal_async import FileStorage

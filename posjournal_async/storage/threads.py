@@ -33,9 +33,14 @@ class Threads(Executor):
     Args:
         most: Threads at most, at least 1.
         name: What their names begin with.
+
+    Raises:
+        ValueError: None is allowed.
     """
 
     def __init__(self, most: int, name: str) -> None:
+        if most < 1:
+            raise ValueError(f"threads: expected at least 1, found {most}")
         self._most = most
         self._name = name
         self._crew = _Crew()

@@ -14,6 +14,7 @@ from weakref import finalize
 
 import pytest
 
+from posjournal_async import FileStorage
 from posjournal_async.storage.lane import Lane
 from posjournal_async.storage.threads import Threads
 
@@ -37,6 +38,13 @@ def join(started: list[threading.Thread]) -> None:
 def test_nothing_is_started_before_there_is_a_job() -> None:
     """A storage that is only opened from costs no thread."""
     assert started_by(Threads(2, "t")) == []
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_there_is_at_least_one_thread(tmp_path: Path, most: int) -> None:
+    """Without any, each call would wait for ever."""
+    with pytest.raises(ValueError, match=f"threads: expected at least 1, found {most}"):
+        FileStorage(tmp_path, threads=most)
 
 
 def test_jobs_are_taken_in_the_order_of_their_handing_over() -> None:
