@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import linecache
 import os
 import random
@@ -14,7 +15,6 @@ import weakref
 from contextlib import aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -680,6 +680,16 @@ def try_lines(scenario: Scenario, error: type[BaseException], count: int, **how:
             raise
 
 
+def try_lines_on_files(
+    scenario: Scenario, error: type[BaseException], root: Path, count: int = sys.maxsize, **how: Any
+) -> None:
+    """Do `try_lines` where each try has a directory of its own, and no handle is open in the end."""
+    roots = (root / str(number) for number in itertools.count())
+    try_lines(scenario, error, count, storage_of=lambda: FileStorage(next(roots)), **how)
+    gc.collect()
+    assert not handles_below(root)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _only_what_is_new_is_collected() -> Iterator[None]:
     """Make collecting cheap: it is done after many runs."""
@@ -730,16 +740,7 @@ def test_an_operation_on_files_interrupted_at_a_line_did_not_happen_or_the_journ
     tmp_path: Path,
 ) -> None:
     """The same holds where threads do the work, for their lines too (C5, C3)."""
-    roots = (tmp_path / str(number) for number in count())
-    try_lines(
-        scenario,
-        error,
-        effort(1, sys.maxsize),
-        storage_of=lambda: FileStorage(next(roots)),
-        in_threads=in_threads,
-    )
-    gc.collect()
-    assert not handles_below(tmp_path)
+    try_lines_on_files(scenario, error, tmp_path, effort(1, sys.maxsize), in_threads=in_threads)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -748,17 +749,8 @@ def test_an_opening_interrupted_where_a_thread_hands_over_frees_the_lock(
     error: type[BaseException], tmp_path: Path
 ) -> None:
     """At each line of the storage on the event loop, where a lock or a file is nobody's for a moment (F6)."""
-    roots = (tmp_path / str(number) for number in count())
-    try_lines(
-        Scenario(closed, init),
-        error,
-        sys.maxsize,
-        storage_of=lambda: FileStorage(next(roots)),
-        in_threads=False,
-        modules={"waiting.py", "storage/file.py", "storage/threads.py"},
-    )
-    gc.collect()
-    assert not handles_below(tmp_path)
+    modules = {"waiting.py", "storage/file.py", "storage/threads.py"}
+    try_lines_on_files(Scenario(closed, init), error, tmp_path, in_threads=False, modules=modules)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -771,24 +763,25 @@ def test_a_call_interrupted_on_its_way_to_a_thread_and_back_keeps_nobody_waiting
     tmp_path: Path,
 ) -> None:
     """At each line of the lane and of the threads: those behind it are made, each once, in their order (C5, C3)."""
-    roots = (tmp_path / str(number) for number in count())
-    try_lines(
-        Scenario(opened, sync),
-        error,
-        sys.maxsize,
-        storage_of=lambda: FileStorage(next(roots)),
-        in_threads=in_threads,
-        modules={"storage/lane.py", "storage/threads.py"},
-    )
-    gc.collect()
-    assert not handles_below(tmp_path)
+    modules = {"storage/lane.py", "storage/threads.py"}
+    try_lines_on_files(Scenario(opened, sync), error, tmp_path, in_threads=in_threads, modules=modules)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_opening_to_receive_a_range_frees_the_lock_when_it_is_interrupted(
+    error: type[BaseException], tmp_path: Path
+) -> None:
+    """At each line of the journal's own, where what was opened is nobody's for a moment (F6)."""
+    modules = {"journal.py"}
+    try_lines_on_files(Scenario(closed, init_sync), error, tmp_path, in_threads=False, modules=modules)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_an_opening_interrupted_while_its_span_ends_frees_the_lock(tmp_path: Path) -> None:
     """The journal is open by then, and nobody has it (F6)."""
     scenario = Scenario(nothing, init, is_measured=True)
-    storages = (FileStorage(tmp_path / str(number)) for number in count())
+    storages = (FileStorage(tmp_path / str(number)) for number in itertools.count())
     counting = Interruption(error=MemoryError, in_threads=False)
     interrupted(scenario, counting, storage=next(storages))
     ending = [number for number, (module, _) in enumerate(counting.lines, 1) if module == "measuring.py"][-1]
