@@ -725,6 +725,8 @@ class Journal(Generic[T]):
         self._check_here()
         self._check_readable(position)
         if position >= snapshot.limit:
+            # A step that an interrupted writer left under way may make more durable than there was when it failed.
+            self._writer.check_sound()
             raise ItemOutOfRange(position, snapshot.limit)
 
     def _lower_snapshots(self, limit: int) -> None:

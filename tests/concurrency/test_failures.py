@@ -109,6 +109,27 @@ async def test_a_replay_of_a_failed_journal_ends_where_durability_ends() -> None
         await journal.close()
 
 
+async def test_a_replay_ends_where_durability_ended_though_more_became_durable() -> None:
+    """A commit that an interrupted writer left under way finishes behind the scenes; the replay tells why it ends."""
+    faulty = FaultyStorage(MemoryStorage())
+    journal = await Journal.init(Context(faulty), Config(partition="orders", codec=BytesCodec()))
+    await journal.append_many([b"0", b"1"])
+    await journal.sync_data()
+    await journal.append_many([b"2", b"3"])
+    stream = journal.replay(0)
+    assert await anext(stream) == (0, b"0")
+    faulty.fail_at = faulty.count + 1
+    with pytest.raises(StorageError):
+        await journal.sync_data()
+    journal._writer._became_durable(4)
+    assert await anext(stream) == (1, b"1")
+    with pytest.raises(JournalFailed):
+        await anext(stream)
+    assert await journal.read(3) == b"3"
+    with pytest.raises(JournalFailed):
+        await journal.close()
+
+
 # Leaving `async with`.
 
 
