@@ -164,8 +164,8 @@ class Interruption:
 
     def _cannot_fail(self, frame: FrameType) -> bool:
         """Whether nothing is done at a line: a thread is interrupted only where memory may be short."""
-        source = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        return self._in_threads and source.strip() in {"while True:", "try:"}
+        source = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        return self._in_threads and (source in {"while True:", "try:"} or source.endswith("= None"))
 
     def _trace_line(self, frame: FrameType, event: str, _: object) -> Any:
         if event == self._event and self._is_armed and not self._cannot_fail(frame):
@@ -217,7 +217,8 @@ class Watched(WrappedStorage):
         if isinstance(self.inner, FileStorage):
             for link in Path("/proc/self/fd").iterdir():
                 with suppress(FileNotFoundError):  # the handle of the listing itself
-                    if str(link.readlink()).startswith(str(self.inner.root)):
+                    place, root = link.readlink(), self.inner.root
+                    if place.is_relative_to(root) or place == root.parent:  # where the root's name is made durable
                         os.close(int(link.name))
 
 
