@@ -23,7 +23,7 @@ from posjournal_async.errors import (
 )
 from posjournal_async.journal import Journal
 from posjournal_async.metrics import Counters, Metrics, NoMetrics
-from posjournal_async.recovery import RecoveryReport
+from posjournal_async.recovery.repair import RecoveryReport
 from posjournal_async.storage.file import FileStorage
 from posjournal_async.storage.memory import MemoryStorage
 from posjournal_async.storage.protocols import Blob, Lock, ReadsAtOnce, RemovesMany, Storage, WritesDurably

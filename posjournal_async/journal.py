@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from posjournal_async.codecs import Codec
     from posjournal_async.metrics import Sample
     from posjournal_async.payloads import Payload, Run
-    from posjournal_async.recovery import RecoveryReport
+    from posjournal_async.recovery.repair import RecoveryReport
 
 __all__ = ["Journal"]
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from posjournal_async import recovery
 from posjournal_async.checkpoint import Checkpoint, read_slots
 from posjournal_async.format.checkpoint_slot import Slot
 from posjournal_async.offsets import OffsetsJournal
-from posjournal_async.recovery import Expectation, RecoveryReport
+from posjournal_async.recovery.facts import observe
+from posjournal_async.recovery.plan import Expectation, check_configuration, decide
+from posjournal_async.recovery.repair import RecoveryReport, finish_reset, repair
 from posjournal_async.sections import Sections
 
 if TYPE_CHECKING:
@@ -62,22 +63,22 @@ async def open_existing(stack: AsyncExitStack, context: Context, config: Config[
     accepts = getattr(config.codec, "accepts", None)  # a ReadsOlder
     expectation = Expectation(config.partition, config.items_per_section, codec, accepts)
     if slots.current is not None and slots.current.reset is not None:
-        recovery.check_configuration(slots.current, expectation)
+        check_configuration(slots.current, expectation)
         checkpoint = Checkpoint(blob, slots.current, slots.place)
         await checkpoint.confirm()
-        await recovery.finish_reset(checkpoint, sections, offsets, codec)
+        await finish_reset(checkpoint, sections, offsets, codec)
         tail, report = None, RecoveryReport(reset_finished=True, clean=False)
     else:
-        facts = await recovery.observe(slots, sections, offsets)
+        facts = await observe(slots, sections, offsets)
         if facts is None:
             slot = _first_slot(config, sequence=1, size=0, reset=None)
             checkpoint = Checkpoint(blob, slot, slots.place)
             await checkpoint.write(slot)
             tail, report = None, RecoveryReport()
         else:
-            plan = recovery.decide(facts, expectation)
+            plan = decide(facts, expectation)
             checkpoint = Checkpoint(blob, facts.slot, slots.place)
-            tail, report = await recovery.repair(plan, facts, sections, offsets, checkpoint)
+            tail, report = await repair(plan, facts, sections, offsets, checkpoint)
     return Opened(lock, checkpoint, sections, offsets, tail, report)
 
 
@@ -96,7 +97,7 @@ async def open_at_size(stack: AsyncExitStack, context: Context, config: Config[A
     if slots.current is not None:
         await checkpoint.confirm()  # else a crash could tear the new one and lose the old one too
     await checkpoint.write(slot)
-    await recovery.finish_reset(checkpoint, sections, offsets, slot.codec)
+    await finish_reset(checkpoint, sections, offsets, slot.codec)
     return Opened(lock, checkpoint, sections, offsets, None, RecoveryReport())
 
 

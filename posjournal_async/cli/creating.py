@@ -12,7 +12,7 @@ from posjournal_async.cli.shown import printable
 from posjournal_async.cli.writing import look_at, note_repair
 from posjournal_async.config import Config, Context
 from posjournal_async.journal import Journal
-from posjournal_async.recovery import Expectation, check_configuration
+from posjournal_async.recovery.plan import Expectation, check_configuration
 from posjournal_async.storage.file import FileStorage
 
 if TYPE_CHECKING:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from posjournal_async.cli.options import JournalPath
     from posjournal_async.format.checkpoint_slot import Slot
     from posjournal_async.mending.plan import Repair
-    from posjournal_async.recovery import Plan, RecoveryReport
+    from posjournal_async.recovery.plan import Plan
+    from posjournal_async.recovery.repair import RecoveryReport
 
 __all__ = ["repair"]
 

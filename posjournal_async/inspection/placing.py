@@ -12,7 +12,8 @@ from posjournal_async.errors import Corruption, InvalidConfiguration
 from posjournal_async.format.checkpoint_slot import Slot
 from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, HeaderFault, Kind, parse_header
 from posjournal_async.inspection.states import SectionState, SectionView, Survey, codec_expected
-from posjournal_async.recovery import Expectation, Facts, SectionFacts, decide
+from posjournal_async.recovery.facts import Facts, SectionFacts
+from posjournal_async.recovery.plan import Expectation, decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -17,7 +17,7 @@ from posjournal_async.inspection.placing import (
     stand_in,
     without_checkpoint,
 )
-from posjournal_async.recovery import SectionFacts
+from posjournal_async.recovery.facts import SectionFacts
 from posjournal_async.scan import scan_records
 from posjournal_async.sections import Sections, unbroken
 

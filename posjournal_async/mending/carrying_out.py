@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from posjournal_async.mending.plan import Repair
-    from posjournal_async.recovery import RecoveryReport
+    from posjournal_async.recovery.repair import RecoveryReport
     from posjournal_async.storage.protocols import Storage
 
 __all__ = ["Unread", "carry_out"]

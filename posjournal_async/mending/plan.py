@@ -15,7 +15,8 @@ from posjournal_async.inspection.section_index import SectionIndex
 from posjournal_async.inspection.survey import current_slots
 from posjournal_async.mending.cutting import AsCut, Cut, cut_of
 from posjournal_async.offsets import OffsetsJournal
-from posjournal_async.recovery import Expectation, Facts, Plan, decide, observe
+from posjournal_async.recovery.facts import Facts, observe
+from posjournal_async.recovery.plan import Expectation, Plan, decide
 from posjournal_async.scan import Scan, scan_records
 from posjournal_async.sections import Sections
 

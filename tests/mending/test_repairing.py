@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from posjournal_async.inspection.findings import Finding
     from posjournal_async.mending.plan import Repair
-    from posjournal_async.recovery import RecoveryReport
+    from posjournal_async.recovery.repair import RecoveryReport
     from tests.damage.states import State, Tree
 
 STATES = [*named_states(), *crashed_states()[:: effort(80, 1)]]

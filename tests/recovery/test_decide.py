@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from posjournal_async.errors import Corruption, InvalidConfiguration
 from posjournal_async.format.checkpoint_slot import Slot
 from posjournal_async.format.header import BadHeader, Header, HeaderFault, Kind
-from posjournal_async.recovery import Expectation, Facts, Plan, Rewrite, SectionFacts, decide
+from posjournal_async.recovery.facts import Facts, SectionFacts
+from posjournal_async.recovery.plan import Expectation, Plan, Rewrite, decide
 from posjournal_async.scan import Scan
 
 IPS = 10

@@ -1,0 +1,141 @@
+"""What is there: the first step of an opening, which reads and changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from posjournal_async.errors import Corruption
+from posjournal_async.format.checkpoint_slot import Slot
+from posjournal_async.format.header import BadHeader, Header
+from posjournal_async.scan import Scan, scan_records
+from posjournal_async.sections import unbroken
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from posjournal_async.checkpoint import SlotFacts
+    from posjournal_async.offsets import OffsetsJournal
+    from posjournal_async.sections import Sections
+
+__all__ = ["Facts", "SectionFacts", "look_at", "observe", "unindexed_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class SectionFacts:
+    """What a data blob was found to hold.
+
+    Attributes:
+        header: Its header, or why there is none.
+        length: Its length, in bytes.
+        scan: Its records, where it may be the last section; else None.
+        count: How many records it holds, where they were counted; else None.
+    """
+
+    header: Header | BadHeader
+    length: int
+    scan: Scan | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found.
+
+    Attributes:
+        slot: The checkpoint; what the data says instead, with sequence number 0, where it is lost.
+        damaged_slots: Slots of the checkpoint that hold something else.
+        data: Sections that have a data blob, ascending.
+        offsets: Sections that have an offsets blob, ascending.
+        sections: The data blobs that were looked at: the first one retained, all from the one that holds the durable
+            size on, and those without an index to rely on.
+    """
+
+    slot: Slot
+    damaged_slots: int = 0
+    data: Sequence[int] = ()
+    offsets: Sequence[int] = ()
+    sections: Mapping[int, SectionFacts] = field(default_factory=dict[int, SectionFacts])
+
+
+async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> Facts | None:
+    """Look at what recovery depends on, and change nothing; None if there is no journal.
+
+    Only the sections from the durable size on are read as a whole, which is the last one unless a rewind was
+    interrupted, and those that have no index to rely on.
+
+    Raises:
+        Corruption: The checkpoint is lost, and there is no data that could stand in for it.
+    """
+    data_sections = await data.scan()
+    offsets_sections = await offsets.scan()
+    slot = slots.current
+    if slot is None:
+        if not data_sections and not offsets_sections and slots.damaged < 2:
+            return None  # nothing, or the first checkpoint was torn: no blob is made before it is durable
+        slot = await _checkpoint_from_data(data, data_sections)
+    ips = slot.items_per_section
+    kept = [section for section in data_sections if section >= slot.boundary // ips]
+    doubtful = min(slot.durable // ips, kept[-1]) if kept else 0
+    unindexed = set(unindexed_of(kept, offsets_sections))
+    sections: dict[int, SectionFacts] = {}
+    for section in kept:
+        if section >= doubtful:
+            sections[section] = await look_at(data, section)
+        elif section in unindexed:
+            found = await look_at(data, section)
+            # Only the number of records is kept: a whole index may be missing, and memory does not grow with it.
+            count = None if found.scan is None else len(found.scan.starts)
+            sections[section] = SectionFacts(found.header, found.length, count=count)
+        elif section == kept[0]:
+            sections[section] = await _look_at_header(data, section)
+    # What is removed, as an interrupted creation or behind one or behind a gap, leaves the section before as the last.
+    headless = {section for section, found in sections.items() if isinstance(found.header, BadHeader)}
+    for section in unbroken(kept, headless)[-1:]:
+        if section < doubtful:
+            sections[section] = await look_at(data, section)
+    return Facts(slot, slots.damaged, data_sections, offsets_sections, sections)
+
+
+async def _checkpoint_from_data(data: Sections, sections: Sequence[int]) -> Slot:
+    """Return what the checkpoint would have said at the least, if it is lost: the blobs say what journal it is."""
+    if sections:
+        header = (await _look_at_header(data, sections[0])).header
+        if isinstance(header, Header):
+            durable = max(sections[-1] * header.items_per_section, header.first)
+            return Slot(0, header.journal_id, header.items_per_section, header.codec, durable, header.first)
+    raise Corruption("checkpoint", "one valid slot, or a data blob to stand in", "neither", data.partition)
+
+
+async def _look_at_header(data: Sections, section: int) -> SectionFacts:
+    blob, length = await data.open(section)
+    try:
+        return SectionFacts(await data.read_header(blob, length), length)
+    finally:
+        await blob.close()
+
+
+async def look_at(data: Sections, section: int) -> SectionFacts:
+    """Read a data blob as a whole."""
+    blob, length = await data.open(section)
+    try:
+        header = await data.read_header(blob, length)
+        if isinstance(header, BadHeader):
+            return SectionFacts(header, length)
+        scan = await scan_records(blob, length, header)
+        return SectionFacts(header, length, scan, len(scan.starts))
+    finally:
+        await blob.close()
+
+
+def unindexed_of(data: Sequence[int], offsets: Sequence[int]) -> Sequence[int]:
+    """Return the sections, ascending, that have no index to rely on.
+
+    Indexes are made in ascending order, so a crash leaves an unbroken run of them whose last may be half-made. What is
+    behind a gap is made anew with the gap.
+    """
+    indexed = set(offsets)
+    for place, section in enumerate(data):
+        if section not in indexed:
+            return data[max(place - 1, 0) :]
+    return ()
