@@ -465,7 +465,9 @@ def _destroy(state: State, _: Call, outcome: Any, rules: Rules) -> Iterator[Stat
     if state.phase == "open":
         after = state.destroy()
         if outcome is UNKNOWN and rules.until < math.inf:
-            after = after._replace(past=Past(state.boundary, state.durable, state.size, state.runs))
+            # A rewind that is under way comes first, though others are refused from the call on.
+            past = state.past or Past(state.boundary, state.durable, state.size, state.runs)
+            after = after._replace(past=past)
         yield after
 
 

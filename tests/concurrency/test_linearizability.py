@@ -226,6 +226,9 @@ def test_what_a_journal_must_not_say_is_refused(rows: list[tuple[Any, ...]]) -> 
         judge(calls_of(*rows), RULES)
 
 
+CLOSED = ("size", (), 8, 9, JournalClosed("orders"))
+DESTROYED_BESIDE_A_REWIND = ("rewind", (0,), 6, 40, None), ("destroy", (), 7, 50, None), CLOSED
+DESTROYED_AFTER_A_REWIND = ("rewind", (1,), 6, 7, None), ("destroy", (), 7.5, 50, None), CLOSED
 APPENDED = ("append", (1, 1), 0, 1, 0), ("append", (2, 1), 2, 3, 1), ("append", (3, 1), 4, 5, 2)
 
 
@@ -253,6 +256,12 @@ APPENDED = ("append", (1, 1), 0, 1, 0), ("append", (2, 1), 2, 3, 1), ("append", 
         ((*APPENDED, ("destroy", (), 6, 50, None)), (0, [A, B]), True),
         ((*APPENDED, ("destroy", (), 6, 50, None)), (0, [A]), False),
         ((*APPENDED, ("destroy", (), 6, 7, None)), (0, [A, B]), False),
+        ((*APPENDED, *DESTROYED_BESIDE_A_REWIND), (0, [A, B]), True),
+        ((*APPENDED, *DESTROYED_BESIDE_A_REWIND), (0, [A]), True),
+        ((*APPENDED, *DESTROYED_BESIDE_A_REWIND), (0, []), True),
+        ((*APPENDED, *DESTROYED_BESIDE_A_REWIND), (0, [B]), False),
+        ((*APPENDED, *DESTROYED_AFTER_A_REWIND), (0, [A]), True),
+        ((*APPENDED, *DESTROYED_AFTER_A_REWIND), (0, [A, B]), False),
         ((*APPENDED, ("append", (4, 1), 30, 31, 3)), (0, [A, B, C]), True),
         ((*APPENDED, ("append", (4, 1), 30, 31, 3)), (0, [A, B, C, item_of(4, 0)]), False),
     ],
