@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from posjournal_async import Context, Corruption, FileStorage, ItemOutOfRange, ItemPruned, Journal
+from posjournal_async.checkpoint import read_slots, slots_in
+from posjournal_async.format.checkpoint_slot import SLOT_LENGTH
 from posjournal_async.inspection.verification import Verification
 from posjournal_async.mending.carrying_out import carry_out
-from posjournal_async.mending.cutting import cut_away
+from posjournal_async.mending.cutting import cut_away, cut_of
 from posjournal_async.mending.plan import planned
 from posjournal_async.mending.quarantine import MANIFEST, set_aside
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
-from posjournal_async.testing import CrashStorage
+from posjournal_async.testing import CrashStorage, Luck
 from tests.damage.kinds import Kind, damages_of
 from tests.damage.states import crashed_states, named_states
 from tests.effort import effort
@@ -152,6 +154,18 @@ async def test_a_repair_of_damage_does_what_it_said(tmp_path: Path, kind: Kind) 
                 raise
 
 
+async def test_a_slot_that_does_not_check_out_is_made_anew(tmp_path: Path) -> None:
+    """Opening leaves it, since the other one is enough; a repair leaves two that are good."""
+    state = grown()
+    checkpoint = "j_checkpoint", "0" * 16
+    slots = state.tree[checkpoint]
+    for start in (0, SLOT_LENGTH):
+        torn = slots[:start] + bytes(32) + slots[start + 32 :]
+        assert torn != slots
+        assert await check(state, {**state.tree, checkpoint: torn}, tmp_path)
+        assert (tmp_path / "quarantine").exists(), "there was something to repair"
+
+
 # Further than opening.
 
 
@@ -265,11 +279,38 @@ async def test_a_crash_in_the_middle_of_a_cut_is_finished_by_the_same_cut(tmp_pa
     storage.on_call = lambda: photos.extend([storage.photo(), storage.photo().power_cut(rng)])
     await cut_away(storage, "j", repair.cut)
     storage.on_call = None
+    for luck in Luck:
+        async with await Journal.init(Context(storage.photo().power_cut(rng, luck)), state.config) as journal:
+            assert journal.size() == 2, "it is durable when it returns"
     for photo in photos:
         async with await Journal.init(Context(photo), state.config) as journal:
             assert 2 <= journal.size() <= len(items)
             assert dict([pair async for pair in journal.replay(0)]) == {at: items[at] for at in range(journal.size())}
     assert len(photos) > 10
+
+
+async def test_a_cut_never_has_both_slots_of_the_checkpoint_at_stake() -> None:
+    """The one that it goes by may be in the page cache only; it is made durable before the other one is written."""
+    state = grown()
+    key = "j_checkpoint", "0" * 16
+    slots = state.tree[key]
+    [(slot, place), _], _ = slots_in(slots, "j_checkpoint")
+    start, stop = place * SLOT_LENGTH, (place + 1) * SLOT_LENGTH
+    storage = CrashStorage.holding({**state.tree, key: slots[:start] + bytes(SLOT_LENGTH) + slots[stop:]})
+    blob, _ = await storage.open("j_checkpoint", bytes(8))
+    await blob.write_at(start, slots[start:stop])
+    await blob.close()
+    cut = await cut_of(storage, "j", slot, place, 2)
+    photos: list[CrashStorage] = []
+    storage.on_call = lambda: photos.append(storage.photo())
+    await cut_away(storage, "j", cut)
+    storage.on_call = None
+    rng = random.Random(0)
+    for photo in photos:
+        for _ in range(500):
+            opened, left = await read_slots(photo.power_cut(rng), "j_checkpoint")
+            await opened.close()
+            assert left.current is not None
 
 
 # The quarantine.

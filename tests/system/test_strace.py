@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from posjournal_async.mending.quarantine import MANIFEST
+from tests.cli.test_repair import torn_journal
+
 CHECKOUT = Path(__file__).parents[2]
 
 COMMITTING = """
@@ -61,6 +64,30 @@ def calls_of(tmp_path: Path, commits: int, tasks: int) -> dict[str, int]:
     # A call that another thread interrupts in the trace is listed a second time, as resumed.
     names = re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE)
     return {name: names.count(name) for name in set(names)}
+
+
+def steps_of(tmp_path: Path, *command: str) -> list[tuple[str, str]]:
+    """Return what a command of `posjournal` flushes and changes: system calls, each with the first path it names."""
+    trace = tmp_path / "trace"
+    calls = "fsync,fdatasync,pwrite64,ftruncate,unlink,unlinkat,rename,renameat,renameat2"
+    tracing = ["strace", "-f", "-qq", "-y", "-e", f"trace={calls}", "-o", str(trace)]
+    program = [sys.executable, "-m", "posjournal_async", *command]
+    subprocess.run([*tracing, *program], cwd=CHECKOUT, check=True, capture_output=True, timeout=120)
+    return re.findall(r"""^\d+ +(\w+)\((?:\d+<|")(.*?)[>"]""", trace.read_text(), re.MULTILINE)
+
+
+def test_what_a_repair_takes_away_is_durable_elsewhere_before_it_goes(tmp_path: Path) -> None:
+    """Each copy and each directory is flushed, the quarantine gets its name, durably; then the journal is touched."""
+    root, aside = tmp_path / "root", tmp_path / "aside"
+    torn_journal(root)
+    steps = steps_of(tmp_path, "repair", str(root / "orders"), "--cut-at", "5", "--yes", "--quarantine", str(aside))
+    named = steps.index(("rename", f"{aside}.partial"))
+    touched = next(number for number, (_, path) in enumerate(steps) if path.startswith(f"{root}/orders_"))
+    copies = [str(path.relative_to(aside)) for path in aside.rglob("*")]
+    assert {path.split("/")[0] for path in copies} == {MANIFEST, "orders_checkpoint", "orders_data", "orders_offsets"}
+    flushed = {path for call, path in steps[:named] if call == "fsync"}
+    assert flushed >= {f"{aside}.partial", *(f"{aside}.partial/{copy}" for copy in copies)}
+    assert ("fsync", str(tmp_path)) in steps[named:touched]
 
 
 def test_one_task_costs_one_fdatasync_and_one_write_a_commit(tmp_path: Path) -> None:
