@@ -130,8 +130,10 @@ class Writer:
             last = await self._take_turn(run)
         else:
             last = self._put(run)
-            if self._data.tail.unhanded >= PIECE:
+            tail = self._data.tail
+            if tail.unhanded >= PIECE:
                 self._kick()
+            if tail.framed == tail.end:  # it was framed for want of room, or is a new one
                 await asyncio.sleep(0)  # a loop of appends that never wait would starve everybody else
         sealed = (last + 1) // self._data.items_per_section * self._data.items_per_section
         if sealed > last + 1 - len(run):

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from posjournal_async.sections import Sections
     from posjournal_async.storage.protocols import Blob
 
-__all__ = ["PIECE", "DataJournal"]
+__all__ = ["PIECE", "STRETCH", "DataJournal"]
 
-# Bytes buffered before the writer is called: large enough that a hop to a thread costs nothing beside them, small
-# enough that a loop of appends gives way to other tasks every millisecond or so.
+# Bytes buffered before the writer is called: large enough that a hop to a thread costs nothing beside them.
 PIECE = 128 * 1024
 
-# Records made in one go, for the same reason where items are small.
-_MOST_PENDING = 2_048
+# Bytes and records that are pending when they are framed, in one go, and a loop of appends gives way to other tasks:
+# every millisecond or so.
+STRETCH = 64 * 1024
+_MOST_PENDING = 1_024
 
 
 class DataJournal:
@@ -116,14 +117,13 @@ class DataJournal:
         """Say whether an append may go ahead without asking, and set how far it may go."""
         self._is_open = is_open
         tail = self.tail
-        if not is_open or LARGEST_SIZE - tail.size <= PIECE:  # a piece holds fewer items than bytes
+        if not is_open or LARGEST_SIZE - tail.size <= STRETCH:  # which has fewer items than bytes
             tail.limit = 0
             return
-        if tail.end - tail.framed >= PIECE or len(tail.pending) >= _MOST_PENDING:
+        if tail.end - tail.framed >= STRETCH or len(tail.pending) >= _MOST_PENDING:
             tail.frame()  # while it is little: all of a large write buffer at once would hold up the event loop
         room = self._write_buffer - self.waiting
-        piece = tail.handed + PIECE
-        tail.limit = min(tail.end + room, piece if tail.end < piece else tail.end + PIECE)
+        tail.limit = min(tail.end + room, tail.framed + STRETCH)
         tail.most = min(tail.stop - tail.first - 1, len(tail.starts) - len(tail.pending) + _MOST_PENDING)
 
     def hold_size(self) -> None:
@@ -185,7 +185,7 @@ class DataJournal:
 
     async def create(self, tail: Tail) -> None:
         """Make the blob of a section, durably, before the first record is written to it."""
-        tail.blob = await self.sections.create(tail.header)
+        tail.put_into(await self.sections.create(tail.header))
 
     def seal_oldest(self) -> None:
         """Take the oldest section, full and durable, out of the unsealed ones."""

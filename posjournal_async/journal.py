@@ -443,8 +443,13 @@ class Journal(Generic[T]):
         Raises:
             PositionError, JournalClosed, JournalFailed: It cannot be read.
         """
-        # The usual case first; what is not settled may exist all the same, and `_check_readable` knows.
-        if not self._data.boundary <= position < self._data.settled or self._closing or self._writer.failure:
+        data = self._data
+        if (
+            position < data.boundary
+            or (position >= data.settled and position >= data.size)
+            or self._closing
+            or self._writer.failure
+        ):
             self._check_readable(position)
         return self._reader.payload_at_once(position)
 

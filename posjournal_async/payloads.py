@@ -149,6 +149,9 @@ class Payloads(Generic[T]):
         data, is_compressed = payload
         if is_compressed:
             data = self._decompress(data, position)
+        if self.takes_bytes:
+            item: Any = data
+            return item  # type: ignore[no-any-return] # the items of such a journal are bytes
         try:
             return self._decode(data)
         except Exception as error:
@@ -161,7 +164,10 @@ class Payloads(Generic[T]):
         """
         items: list[T] = []
         if not records.compressed:
-            # The usual case in one go, without a call in between for each item.
+            # The usual cases in one go, without a call in between for each item.
+            if self.takes_bytes:
+                payloads: list[Any] = records.payloads
+                return payloads, None
             with suppress(Exception):
                 items += map(self._decode, records.payloads)
                 return items, None

@@ -5,6 +5,7 @@ Reading changes no file. An index that leads nowhere is made anew in memory, and
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.record import parse_record
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import AsyncGenerator
     from contextlib import AbstractAsyncContextManager
 
@@ -30,15 +32,33 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a record is.
+    """Where a record is, and where those behind it are said to be.
 
     Attributes:
         salt: Salt of its blob.
         start: Where it starts, in bytes of the blob.
+        first: Position of the first record of the section.
+        starts: Where each record of the section starts, as far as the index knows.
+        end: Where the last one ends.
     """
 
     salt: int
     start: int
+    first: int
+    starts: array[int]
+    end: int
+
+    def edges(self, position: int, start: int, stop: int, most: int) -> list[int]:
+        """Return where the records from a position on start, and where the last of them ends, in bytes from `start`.
+
+        At most `most` of them, and those only that end at or before `stop`. The index may be wrong, and so may this.
+        """
+        index = position - self.first
+        last = bisect_right(self.starts, stop, index, min(index + most + 1, len(self.starts)))
+        edges = [edge - start for edge in self.starts[index:last]]
+        if last == len(self.starts) and len(edges) <= most and self.end <= stop:
+            edges.append(self.end - start)
+        return edges
 
 
 class Reader:
@@ -56,29 +76,17 @@ class Reader:
 
     def payload_at_once(self, position: int) -> Payload | None:
         """Return a payload that is at hand; None if it is not, or if what is there has to be looked at closely."""
-        section = position // self._items_per_section
-        sealed = self._sealed.get(section)
-        if sealed is None:
+        tail: Tail | None = self._data.tail
+        assert tail is not None
+        if position < tail.first:
+            section = position // self._items_per_section
+            sealed = self._sealed.get(section)
+            if sealed is not None:
+                return _sealed_at_once(sealed, position)
             tail = self._data.unsealed(section)
-            return None if tail is None else self._unsealed_at_once(tail, position)
-        if sealed.read_at_once is None:
-            return None
-        bounds = sealed.bounds_of(position)
-        if bounds is None:
-            return None
-        start, stop = bounds
-        record = sealed.read_at_once(start, stop - start)
-        return None if record is None else parse_record(record, sealed.salt, position)
-
-    def _unsealed_at_once(self, tail: Tail, position: int) -> Payload | None:
-        payload = tail.pending_payload(position)
-        if payload is not None:
-            return payload
-        start, stop = tail.bounds_of(position)
-        record = tail.in_memory(start, stop)
-        if record is None and tail.read_at_once is not None:
-            record = tail.read_at_once(start, stop - start)
-        return None if record is None else parse_record(record, tail.header.salt, position)
+            if tail is None:
+                return None
+        return _unsealed_at_once(tail, position)
 
     async def payload(self, position: int) -> Payload | None:
         """Return a payload; None if its section was removed or cut meanwhile, so that the caller has to look again.
@@ -144,7 +152,7 @@ class Reader:
         section = position // self._items_per_section
         tail = self._data.unsealed(section)
         if tail is not None:
-            return Place(tail.header.salt, tail.bounds_of(position)[0])
+            return Place(tail.header.salt, tail.bounds_of(position)[0], tail.first, tail.starts, tail.end)
         look = await self._sealed.using(section, partial(self._place_in_sealed, position=position))
         if look is None:
             return None
@@ -156,10 +164,11 @@ class Reader:
         return None
 
     async def _place_in_sealed(self, sealed: SealedSection, position: int) -> tuple[bool, Place]:
-        if position == sealed.header.first:
-            return True, Place(sealed.header.salt, HEADER_LENGTH)
-        payload, start = await self._in_sealed(sealed, position)
-        return payload is not None, Place(sealed.header.salt, start)
+        is_there, start = True, HEADER_LENGTH
+        if position != sealed.first:
+            payload, start = await self._in_sealed(sealed, position)
+            is_there = payload is not None
+        return is_there, Place(sealed.salt, start, sealed.first, sealed.starts, sealed.end)
 
     def streaming(self, runs: AsyncGenerator[T, None]) -> AbstractAsyncContextManager[AsyncGenerator[T, None]]:
         """Return what a replay goes through its records in; they are closed when it leaves."""
@@ -203,6 +212,31 @@ class Reader:
             assert tail.blob is not None
             return await tail.blob.read_at(start, min(length, tail.written - start))
         return await self._sealed.using(section, partial(_bytes_of, start=start, length=length))
+
+
+def _sealed_at_once(sealed: SealedSection, position: int) -> Payload | None:
+    if sealed.read_at_once is None:
+        return None
+    bounds = sealed.bounds_of(position)
+    if bounds is None:
+        return None
+    start, stop = bounds
+    record = sealed.read_at_once(start, stop - start)
+    return None if record is None else parse_record(record, sealed.salt, position)
+
+
+def _unsealed_at_once(tail: Tail, position: int) -> Payload | None:
+    start, stop = tail.bounds_of(position)
+    if start >= tail.written:
+        payload = tail.pending_payload(position)
+        if payload is not None:
+            return payload
+        record = tail.in_memory(start, stop)
+    elif tail.read_at_once is None:
+        return None
+    else:
+        record = tail.read_at_once(start, stop - start)
+    return None if record is None else parse_record(record, tail.header.salt, position)
 
 
 async def _bytes_of(sealed: SealedSection, start: int, length: int) -> bytes:

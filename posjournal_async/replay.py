@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from posjournal_async.format.record import RecordFault, parse_records
+from posjournal_async.format.record import RecordFault, parse_records, records_at
 from posjournal_async.waiting import retrieve
 
 if TYPE_CHECKING:
@@ -108,7 +108,11 @@ async def _runs(
                 fetched = await pieces.next(position, section, at, wanted)
                 at += len(fetched)
                 run: bytes = rest + fetched
-                records = parse_records(run, place.salt, position, min(stop, snapshot.limit) - position)
+                most = min(stop, snapshot.limit) - position
+                edges = place.edges(position, at - len(run), at, most)
+                records = records_at(run, place.salt, position, edges)
+                if records is None:
+                    records = parse_records(run, place.salt, position, most)
                 if not records.ends:
                     if records.fault is RecordFault.BAD or not fetched:
                         raise reader.corruption_at(position, at - len(run))

@@ -44,6 +44,7 @@ class Tail:
         limit: Byte that the next record may reach without anybody being asked; 0 to have everybody ask.
         most: Records that there may be without anybody being asked.
         blob: The data blob, once it was created.
+        read_at_once: How to read it without waiting; None where it cannot.
         index: The offsets blob, once it was created.
         indexed: Entries of `starts` that the offsets blob has.
     """
@@ -63,6 +64,7 @@ class Tail:
         "limit",
         "most",
         "pending",
+        "read_at_once",
         "starts",
         "stop",
         "synced",
@@ -87,13 +89,14 @@ class Tail:
         self.limit = 0
         self.most = 0
         self.blob: Blob | None = None
+        self.read_at_once: Callable[[int, int], bytes | None] | None = None
         self.index: Blob | None = None
         self.indexed = 0
 
-    @property
-    def read_at_once(self) -> Callable[[int, int], bytes | None] | None:
-        """How to read the blob without waiting, or None where it cannot."""
-        return getattr(self.blob, "read_at_once", None)
+    def put_into(self, blob: Blob) -> None:
+        """Let the records be kept in this data blob."""
+        self.blob = blob
+        self.read_at_once = getattr(blob, "read_at_once", None)
 
     @property
     def size(self) -> int:
@@ -162,7 +165,9 @@ class Tail:
         """Return where the record of a position in this section starts and ends, in bytes of the blob."""
         index = position - self.first
         starts = self.starts
-        return starts[index], starts[index + 1] if index + 1 < len(starts) else self.end
+        start = starts[index]
+        index += 1
+        return start, starts[index] if index < len(starts) else self.end
 
     def pending_payload(self, position: int) -> Payload | None:
         """Return the payload of a position in this section that is no record yet; None if it is one."""

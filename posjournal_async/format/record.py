@@ -6,7 +6,7 @@ import enum
 import operator
 import struct
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import TYPE_CHECKING
 
 from crc32c import crc32c
@@ -25,6 +25,7 @@ __all__ = [
     "parse_record",
     "parse_records",
     "record_of",
+    "records_at",
     "records_of",
 ]
 
@@ -162,3 +163,25 @@ def parse_records(run: bytes, salt: int, position: int, most: int, start: int = 
         ends.append(end)
         at = end
     return Records(payloads, compressed, ends, fault, needed)
+
+
+def records_at(run: bytes, salt: int, position: int, edges: list[int]) -> Records | None:
+    """Return what `parse_records` finds, for less, where an index says what the run holds; None where it is not so.
+
+    The payloads are cut out where the index has them, their records are made again in one go, and compared with the
+    run: if they are its beginning, they are what it begins with, wherever the index comes from.
+
+    Args:
+        run: The bytes.
+        salt: Salt of the blob.
+        position: Position of the first record.
+        edges: Where each record starts and where the last one ends, in bytes of the run; anything may stand there.
+    """
+    is_compressed = run[3:4] >= b"\x80"  # the first one, and so the others, or most of them; they are not made here
+    if is_compressed or len(edges) < 2 or edges[0] != 0 or edges[-1] > len(run) or edges != sorted(edges):
+        return None
+    payloads = [run[start + RECORD_HEAD_LENGTH : end] for start, end in pairwise(edges)]
+    made = records_of(payloads, salt, position)
+    if len(made) != edges[-1] or not run.startswith(made):
+        return None
+    return Records(payloads, [], edges[1:], None, 0)

@@ -83,7 +83,7 @@ async def repair(
                 await stack.enter_async_context(closed_on_error(blob))
                 tail = Tail(header, starts, end)
                 tail.index, tail.indexed = index, len(starts)
-                tail.blob = blob
+                tail.put_into(blob)
             else:
                 await index.close()
         await checkpoint.store(durable=plan.size, boundary=plan.boundary, codec=plan.codec)

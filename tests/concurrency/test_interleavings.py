@@ -458,6 +458,7 @@ def played(seed: int, patch: pytest.MonkeyPatch) -> Story:
     piece = story.chance.choice([40, 300, data.PIECE])
     patch.setattr(commit, "PIECE", piece)
     patch.setattr(data, "PIECE", piece)
+    patch.setattr(data, "STRETCH", max(piece // 2, 1))
     patch.setattr(commit, "_RUN_SLICE", story.chance.choice([2, 5, commit._RUN_SLICE]))
     patch.setattr(journal, "_ENCODED", story.chance.choice([2, journal._ENCODED]))
     patch.setattr(journal, "_READ", story.chance.choice([2, journal._READ]))

@@ -14,6 +14,7 @@ from posjournal_async.format.record import (
     parse_record,
     parse_records,
     record_of,
+    records_at,
     records_of,
 )
 from tests.format import writer
@@ -338,3 +339,62 @@ def test_many_more_records_than_there_are_may_be_asked_for() -> None:
     """`most` costs nothing: a section with room for 2**63 records is parsed as quickly as its bytes."""
     found = parse_records(record_of(b"only", SALT, 0), SALT, 0, 2**63)
     assert found.payloads == [b"only"]
+
+
+# What an index says of a run.
+
+
+@given(st.lists(PAYLOADS, min_size=1, max_size=12), SALTS, RUN_STARTS, st.binary(max_size=20), st.integers(1, 12))
+def test_records_that_an_index_leads_to_are_those_that_parsing_finds(
+    payloads: list[bytes], salt: int, position: int, behind: bytes, most: int
+) -> None:
+    """Whatever lies behind them, and whether or not all of them are asked for."""
+    items = [(payload, False) for payload in payloads]
+    run = run_of(items, salt, position) + behind
+    found = records_at(run, salt, position, [0, *ends_of(items)][: most + 1])
+    assert found is not None
+    assert (found.payloads, found.compressed) == (payloads[:most], [])
+    assert found.ends == ends_of(items)[:most]
+
+
+@given(
+    items=st.lists(st.tuples(st.sampled_from([b"", b"tea", b"tea for two", bytes(8)]), st.booleans()), max_size=6),
+    salt=SALTS,
+    position=RUN_STARTS,
+    data=st.data(),
+)
+def test_an_index_that_is_wrong_leads_to_nothing_else(
+    items: list[tuple[bytes, bool]], salt: int, position: int, data: st.DataObject
+) -> None:
+    """Anything may stand there: what is found is what parsing finds, or nothing."""
+    run = run_of(items, salt, position)
+    true_edges = [0, *ends_of(items)]
+    edges = data.draw(
+        st.lists(st.sampled_from(true_edges) | st.integers(-20, len(run) + 20) | st.integers(-(2**64), 2**64))
+        | st.lists(st.sampled_from(true_edges)).map(sorted)
+        | st.just(true_edges)
+    )
+    damaged = bytearray(run)
+    if run and data.draw(st.booleans()):
+        damaged[data.draw(st.integers(0, len(run) - 1))] ^= data.draw(st.integers(0, 255))
+    found = records_at(bytes(damaged), salt, position, edges)
+    if found is not None:
+        parsed = parse_records(bytes(damaged), salt, position, len(edges) - 1)
+        assert (found.payloads, found.compressed, found.ends) == (parsed.payloads, parsed.compressed, parsed.ends)
+
+
+def test_records_end_where_they_end_and_not_where_an_index_says() -> None:
+    """Two empty records have no byte by which the index could be told to be wrong, but their length."""
+    run = records_of([b"", b""], SALT, 0)
+    assert records_at(run, SALT, 0, [0, 0, 8]) is None
+
+
+def test_an_index_that_counts_bytes_twice_allocates_nothing() -> None:
+    """Payloads that overlap would be as many times the run as there are records."""
+    run = record_of(bytes(2**20), SALT, 0)
+    tracemalloc.start()
+    try:
+        assert records_at(run, SALT, 0, [0, len(run), 0, len(run), 0, len(run)]) is None
+        assert tracemalloc.get_traced_memory()[1] < 2**16
+    finally:
+        tracemalloc.stop()

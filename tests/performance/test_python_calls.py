@@ -39,28 +39,28 @@ async def test_an_append_is_one_call() -> None:
     """A straight append calls nothing of the library but itself, and asks the loop whether it runs."""
     async with await begun(MemoryStorage()) as journal:
         with Calls() as calls:
-            for _ in range(1_000):
+            for _ in range(500):
                 await journal.append(ITEM)
-        assert calls.library.total() <= 1_000, calls.told()
-        assert calls.others.total() <= 1_000, calls.told()
+        assert calls.library.total() <= 500, calls.told()
+        assert calls.others.total() <= 500, calls.told()
 
 
 async def test_what_many_appends_share_is_a_twentieth_of_a_call_each() -> None:
-    """The writer is called for each piece of 128 KiB, some sixty calls for 1,200 items of 108 bytes."""
+    """An append that ends a stretch of 64 KiB, 600 items of 108 bytes, makes some fifty calls, with the writer's."""
     count = 20_000
     async with await begun(MemoryStorage()) as journal:
         with Calls() as calls:
             for _ in range(count):
                 await journal.append(ITEM)
-        assert calls.library.total() <= count * 1.08, calls.told()
-        assert calls.others.total() <= count * 1.08, calls.told()
+        assert calls.library.total() <= count * 1.1, calls.told()
+        assert calls.others.total() <= count * 1.1, calls.told()
 
 
-async def test_append_many_takes_as_many_calls_for_a_thousand_items_as_for_ten() -> None:
+async def test_append_many_takes_as_many_calls_for_five_hundred_items_as_for_ten() -> None:
     """About thirty for the call, and none for an item: what is done for each is a loop in C, or a comprehension."""
     async with await begun(MemoryStorage()) as journal:
         counted = []
-        for length in (10, 500, 1_000):
+        for length in (10, 250, 500):
             items = [ITEM] * length
             with Calls() as calls:
                 await journal.append_many(items)
@@ -71,10 +71,10 @@ async def test_append_many_takes_as_many_calls_for_a_thousand_items_as_for_ten()
 
 
 async def test_making_records_takes_no_call_for_each() -> None:
-    """A commit of a thousand appends takes as many calls as one of ten: they are framed in one go."""
+    """A commit of five hundred appends takes as many calls as one of ten: they are framed in one go."""
     async with await begun(MemoryStorage()) as journal:
         counted = []
-        for length in (10, 1_000):
+        for length in (10, 500):
             for _ in range(length):
                 await journal.append(ITEM)
             with Calls() as calls:
@@ -102,9 +102,9 @@ async def test_a_waiter_in_a_commit_costs_five_calls() -> None:
         assert counted[100] <= 5 * 100 + 80, counted
 
 
-@pytest.mark.parametrize(("is_sealed", "most"), [(True, 10), (False, 20)])
-async def test_a_hot_read_takes_a_dozen_calls(tmp_path: Path, is_sealed: bool, most: int) -> None:  # noqa: FBT001
-    """Where the record is, the read itself, its check and the codec; a tail is also asked what it has in memory.
+@pytest.mark.parametrize(("is_sealed", "most"), [(True, 9), (False, 9)])
+async def test_a_hot_read_takes_nine_calls(tmp_path: Path, is_sealed: bool, most: int) -> None:  # noqa: FBT001
+    """Whether there is such an item, where its record is, the read itself, its check, and decoding it.
 
     One in 256 gives way to other tasks, and a few may go to a thread while the kernel writes their page.
     """
@@ -121,10 +121,8 @@ async def test_a_hot_read_takes_a_dozen_calls(tmp_path: Path, is_sealed: bool, m
         assert calls.others.total() <= 1_000 * 1.5, calls.told()
 
 
-async def test_a_replay_takes_two_calls_for_an_item(tmp_path: Path) -> None:
-    """The stream goes on, and the codec; all else is done for a piece of some 800 items, and `replay_batches` does
-    without the first.
-    """
+async def test_a_replay_takes_one_call_for_an_item(tmp_path: Path) -> None:
+    """The stream goes on; all else is done for a piece of some 800 items, and `replay_batches` does without that."""
     count = 10_000
     async with await begun(FileStorage(tmp_path), items_per_section=count) as journal:
         await journal.append_many([ITEM] * (count - 1))
@@ -137,9 +135,9 @@ async def test_a_replay_takes_two_calls_for_an_item(tmp_path: Path) -> None:
             async for _, items in journal.replay_batches(0):
                 seen += len(items)
         assert seen == 2 * count
-        assert one_by_one.library.total() <= count * 2.06, one_by_one.told()
+        assert one_by_one.library.total() <= count * 1.06, one_by_one.told()
         assert one_by_one.others.total() <= count * 0.1, one_by_one.told()
-        assert in_lists.library.total() <= count * 1.06, in_lists.told()
+        assert in_lists.library.total() <= count * 0.06, in_lists.told()
 
 
 # A sink for metrics.
@@ -167,10 +165,10 @@ async def test_a_sink_costs_appends_reads_at_hand_and_replays_no_call(tmp_path: 
     for number, sink in enumerate((None, Counters())):
         async with await begun(FileStorage(tmp_path / str(number)), sink, items_per_section=2_000) as journal:
             with Calls() as appends:
-                for _ in range(1_000):
+                for _ in range(500):
                     await journal.append(ITEM)
             with Calls() as reads:
-                for position in range(1_000):
+                for position in range(500):
                     await journal.read(position)  # from memory: nothing was committed yet
             with Calls() as replays:
                 async for _ in journal.replay(0):

@@ -120,14 +120,14 @@ async def test_append_many_costs_about_two_checksums_for_an_item() -> None:
     async with await opened(MemoryStorage(), write_buffer=2**24) as journal:
 
         async def append() -> None:
-            await journal.append_many(ITEMS)
+            await journal.append_many(ITEMS[: COUNT // 2])  # all of them would be framed at once
 
         async def append_and_commit() -> None:
             await journal.append_many(ITEMS)
             await journal.sync_data()
 
         checks, appends, commits = await least_seconds(check_all, append, append_and_commit, after=journal.sync_data)
-    assert appends < 3.5 * checks
+    assert appends < 3.5 * checks / 2
     assert commits < 11 * checks
 
 

@@ -80,7 +80,7 @@ MOST: dict[str, dict[str, int]] = {
     "one task": {
         "fdatasync": 1_000,
         "pwrite64": 1_000,
-        "sendto": 2_000,
+        "sendto": 2_020,
         "recvfrom": 4_000,
         "epoll_wait": 5_200,
     },
