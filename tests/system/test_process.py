@@ -163,8 +163,8 @@ async def test_a_process_that_a_signal_ends_keeps_what_was_durable(
     number: signal.Signals, sizes: set[int], tmp_path: Path
 ) -> None:
     """The lock is free at once; an interruption that Python turns into an exception closes the journal (C5, D1, F6)."""
-    # What a shell starts in the background ignores SIGINT, and so would its children.
-    heeding = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    # What a shell starts in the background ignores SIGINT, what nohup starts SIGHUP, and so would their children.
+    heeding = "signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL)"
     with started(f"{heeding}; asyncio.run(wait_to_be_interrupted(sys.argv[1]))", tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
