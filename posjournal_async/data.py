@@ -117,11 +117,14 @@ class DataJournal:
         """Say whether an append may go ahead without asking, and set how far it may go."""
         self._is_open = is_open
         tail = self.tail
-        if not is_open or LARGEST_SIZE - tail.size <= STRETCH:  # which has fewer items than bytes
+        if not is_open:
             tail.limit = 0
             return
         if tail.end - tail.framed >= STRETCH or len(tail.pending) >= _MOST_PENDING:
             tail.frame()  # while it is little: all of a large write buffer at once would hold up the event loop
+        if LARGEST_SIZE - tail.size <= STRETCH:  # which has fewer items than bytes
+            tail.limit = 0
+            return
         room = self._write_buffer - self.waiting
         tail.limit = min(tail.end + room, tail.framed + STRETCH)
         tail.most = min(tail.stop - tail.first - 1, len(tail.starts) - len(tail.pending) + _MOST_PENDING)

@@ -23,6 +23,9 @@ T = TypeVar("T")
 # those being read ahead.
 _SHARES = 3
 
+# Edges of a run with one record, which may be larger than any buffer: it is not made again beside itself.
+_MORE_THAN_ONE = 2
+
 
 class Snapshot:
     """The part of a history that a replay gives out.
@@ -110,7 +113,7 @@ async def _runs(
                 run: bytes = rest + fetched
                 most = min(stop, snapshot.limit) - position
                 edges = place.edges(position, at - len(run), at, most)
-                records = records_at(run, place.salt, position, edges)
+                records = records_at(run, place.salt, position, edges) if len(edges) > _MORE_THAN_ONE else None
                 if records is None:
                     records = parse_records(run, place.salt, position, most)
                 if not records.ends:

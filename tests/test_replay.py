@@ -402,3 +402,20 @@ async def test_memory_is_bounded_by_the_buffer(tmp_path: Path) -> None:
             tracemalloc.stop()
         assert count == 16_000
         assert peak < 4 * buffer
+
+
+async def test_an_item_larger_than_the_buffer_is_held_three_times_at_most(tmp_path: Path) -> None:
+    """As bytes of the blob that were fetched, put together and cut out; its record is not made again (F7)."""
+    length = 8 * 2**20
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of(10)) as journal:
+        for _ in range(3):
+            await journal.append(bytes(length))
+        await journal.sync()
+        tracemalloc.start()
+        try:
+            lengths = [len(item) async for _, item in journal.replay(0)]
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert lengths == [length] * 3
+        assert peak < 4.5 * length, "three, and the item before, which its consumer may still have"
