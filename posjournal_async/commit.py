@@ -30,6 +30,7 @@ from posjournal_async.data import PIECE
 from posjournal_async.errors import JournalClosed, JournalFailed, SizeOverflow
 from posjournal_async.sealed import SealedSection
 from posjournal_async.tail import LARGEST_SIZE
+from posjournal_async.turns import let_others_run
 from posjournal_async.waiting import refuse, resolve
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Writer:
             if tail.unhanded >= PIECE:
                 self._kick()
             if tail.framed == tail.end:  # it was framed for want of room, or is a new one
-                await asyncio.sleep(0)  # a loop of appends that never wait would starve everybody else
+                await let_others_run()  # a loop of appends that never wait would starve everybody else
         sealed = (last + 1) // self._data.items_per_section * self._data.items_per_section
         if sealed > last + 1 - len(run):
             waiter = self.sealed(sealed)
@@ -431,7 +432,7 @@ class Writer:
                 while not self._data.has_room_for(part.length):
                     await (self._seal() if self._data.oldest.is_full else self._write())
                 last = self._put(part)
-                await asyncio.sleep(0)
+                await let_others_run()
         finally:
             self._data.show_size()
         return last

@@ -48,6 +48,7 @@ from posjournal_async.replay import Snapshot, replay, replay_batches
 from posjournal_async.sealed import SealedSections
 from posjournal_async.storage.file import FileStorage
 from posjournal_async.tail import LARGEST_SIZE
+from posjournal_async.turns import let_others_run
 from posjournal_async.waiting import retrieve
 
 if TYPE_CHECKING:
@@ -371,7 +372,7 @@ class Journal(Generic[T]):
             runs.append(self._payloads.encode(batch))
             if len(batch) < self._batch:
                 break  # a short run is appended in the order of the calls: nothing is awaited before
-            await asyncio.sleep(0)
+            await let_others_run()
         if not runs:
             raise EmptyAppend
         self._check_open()
@@ -396,7 +397,7 @@ class Journal(Generic[T]):
             position = _count(position, "position")
         self._reads += 1
         if self._reads % _READ == 0:
-            await asyncio.sleep(0)  # a loop of reads that never wait would starve everybody else
+            await let_others_run()  # a loop of reads that never wait would starve everybody else
         payload = self._payload_at_once(position)
         while payload is None:
             payload = await self._reader.payload(position)
@@ -429,7 +430,7 @@ class Journal(Generic[T]):
             for position in wanted:
                 self._reads += 1
                 if self._reads % _READ == 0:
-                    await asyncio.sleep(0)  # as in `read`
+                    await let_others_run()  # as in `read`
                 payload = self._payload_at_once(position)
                 if payload is None:
                     self._reads -= 1  # `read` counts it once more

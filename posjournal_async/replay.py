@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from posjournal_async.format.record import RecordFault, parse_records, records_at
+from posjournal_async.turns import let_others_run
 from posjournal_async.waiting import retrieve
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ T = TypeVar("T")
 # The buffer holds three things at once: the items being given out, the bytes being parsed into the next ones, and
 # those being read ahead.
 _SHARES = 3
+
+# Bytes of a piece that takes longer to give out than the turns of the event loop that others are given behind it.
+_LONG = 16 * 1024
 
 # Edges of a run with one record, which may be larger than any buffer: it is not made again beside itself.
 _MORE_THAN_ONE = 2
@@ -154,7 +158,7 @@ class _Pieces:
         self._snapshot.check(position)
         ahead, self._ahead = self._ahead, None
         piece = None if ahead is not None else self._reader.fetch_at_once(section, at, wanted)
-        await asyncio.sleep(0)
+        await (let_others_run() if wanted >= _LONG else asyncio.sleep(0))
         self._snapshot.check(position)
         while piece is None:
             piece = await (self._reader.fetch(section, at, wanted) if ahead is None else ahead)

@@ -57,6 +57,7 @@ LAYERS = [
     "storage.protocols",
     "storage.__init__",
     "waiting",
+    "turns",
     "codecs.msgspec",
     "codecs.pydantic",
     "codecs.protobuf",

@@ -79,17 +79,18 @@ async def test_appends_cost_a_few_awaits_each() -> None:
     async with await opened(MemoryStorage()) as journal:
 
         async def append() -> None:
-            for item in ITEMS:
+            for item in ITEMS[: COUNT // 2]:  # with all of them it would be framed, and others would get their turns
                 await journal.append(item)
 
         async def append_and_commit() -> None:
-            await append()
+            for item in ITEMS:
+                await journal.append(item)
             await journal.sync_data()
 
         awaits, appends, commits = await least_seconds(
             await_nothing, append, append_and_commit, after=journal.sync_data
         )
-    assert appends < 8.5 * awaits
+    assert appends < 8.5 * awaits / 2
     assert commits < 15 * awaits
 
 
