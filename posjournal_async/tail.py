@@ -124,7 +124,6 @@ class Tail:
         """Add the records of one or more payloads, and return the position of the last."""
         starts = list(accumulate(run.lengths, initial=self.end))
         end = starts.pop()
-        # First the starts: interrupted half-way, what is durable is still told from what is pending.
         self.starts.extend(starts)
         if run.compressed:
             count = len(self.pending)

@@ -600,12 +600,13 @@ async def test_a_replay_that_begins_after_a_failure_ends_where_durability_ends()
     journal = await Journal.init(Context(faulty), SMALL)
     await journal.append_many(ITEMS[:2])
     await journal.sync_data()
-    await journal.append(ITEMS[2])
+    await journal.append(bytes(PIECE))
+    await others_ended()  # it is written, though nobody asked
     with pytest.raises(StorageError):
         await journal.sync_data()
     found = []
     with pytest.raises(JournalFailed):  # noqa: PT012 - what came before the error counts
-        async for _, item in journal.replay(0):
+        async for _, item in journal.replay(0, 4 * PIECE):  # all of it is read at once
             found.append(item)
     assert found == ITEMS[:2]
     with pytest.raises(JournalFailed):
