@@ -76,17 +76,15 @@ class Reader:
 
     def payload_at_once(self, position: int) -> Payload | None:
         """Return a payload that is at hand; None if it is not, or if what is there has to be looked at closely."""
-        tail: Tail | None = self._data.tail
-        assert tail is not None
-        if position < tail.first:
-            section = position // self._items_per_section
-            sealed = self._sealed.get(section)
-            if sealed is not None:
-                return _sealed_at_once(sealed, position)
-            tail = self._data.unsealed(section)
-            if tail is None:
-                return None
-        return _unsealed_at_once(tail, position)
+        tail = self._data.tail
+        if position >= tail.first:
+            return _unsealed_at_once(tail, position)
+        section = position // self._items_per_section
+        sealed = self._sealed.get(section)
+        if sealed is not None:
+            return _sealed_at_once(sealed, position)
+        full = self._data.unsealed(section)
+        return None if full is None else _unsealed_at_once(full, position)
 
     async def payload(self, position: int) -> Payload | None:
         """Return a payload; None if its section was removed or cut meanwhile, so that the caller has to look again.

@@ -614,7 +614,7 @@ async def test_a_replay_that_begins_after_a_failure_ends_where_durability_ends()
 
 
 async def test_a_tight_loop_of_appends_lets_others_run_however_large_the_write_buffer_is() -> None:
-    """Others have a turn with each 128 KiB or so, also where nothing ever waits for room (L2)."""
+    """Others have their turns with each 64 KiB or so, also where nothing ever waits for room (L2)."""
     config = replace(SMALL, items_per_section=10**6, write_buffer=2**30)
     async with await Journal.init(Context(MemoryStorage()), config) as journal:
         turns = 0
