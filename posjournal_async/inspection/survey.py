@@ -160,7 +160,7 @@ async def _scans(
     kept = sorted(section for section in data if section >= slot.boundary // ips)
     if not kept:
         return {}
-    doubtful = min(slot.durable // ips, kept[-1])
+    doubtful = slot.durable // ips
     blobs = Sections(storage, f"{partition}_data")
     found: dict[int, SectionFacts] = {}
     for section in kept:

@@ -186,9 +186,7 @@ class Verification:
 
     async def _first_doubtful(self, slot: Slot, kept: Sequence[int]) -> int:
         """Return the first section that opening reads from end to end: those before it are sealed."""
-        if not kept:
-            return 0
-        doubtful = min(slot.durable // slot.items_per_section, kept[-1])
+        doubtful = slot.durable // slot.items_per_section
         looked_at = [section for section in kept if section >= doubtful]
         headless = {section for section in looked_at if isinstance(await self._header_of(section), BadHeader)}
         return min([doubtful, *unbroken(kept, headless)[-1:]])

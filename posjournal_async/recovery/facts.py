@@ -76,7 +76,7 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
         slot = await _checkpoint_from_data(data, data_sections)
     ips = slot.items_per_section
     kept = [section for section in data_sections if section >= slot.boundary // ips]
-    doubtful = min(slot.durable // ips, kept[-1]) if kept else 0
+    doubtful = slot.durable // ips
     unindexed = set(unindexed_of(kept, offsets_sections))
     sections: dict[int, SectionFacts] = {}
     for section in kept:
@@ -89,7 +89,8 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
             sections[section] = SectionFacts(found.header, found.length, count=count)
         elif section == kept[0]:
             sections[section] = await _look_at_header(data, section)
-    # What is removed, as an interrupted creation or behind one or behind a gap, leaves the section before as the last.
+    # The last section also where it is full and durable; what is removed, as an interrupted creation or behind one or
+    # behind a gap, leaves the section before as the last.
     headless = {section for section, found in sections.items() if isinstance(found.header, BadHeader)}
     for section in unbroken(kept, headless)[-1:]:
         if section < doubtful:
