@@ -156,7 +156,7 @@ def install(*arguments: str) -> None:
 
 def at_length(arguments: list[str]) -> int:
     """Run the tests, trying as much as hours allow; all of them, the mutants and the fuzzer if nothing is named."""
-    os.environ["POSJOURNAL_TESTS"] = "long"
+    os.environ |= {"POSJOURNAL_TESTS": "long", "PYTEST_TIMEOUT": "0"}  # a test may take an hour
     code = run("-m", "pytest", *IN_PARALLEL, *arguments, cwd=ROOT)
     if arguments:
         return code
