@@ -1,4 +1,4 @@
-"""An outbox: orders are accepted, delivered to somebody else, and forgotten; also twice with a bug that crashes show.
+"""An outbox: orders are accepted, delivered to somebody else, and forgotten; also thrice with a bug that crashes show.
 
     python examples/outbox.py [DIRECTORY]
 
@@ -71,7 +71,9 @@ class Outbox:
 
     async def deliver(self, send: Callable[[int, Any], Awaitable[None]]) -> None:
         """Send each order that waits, and forget those that were sent."""
-        async for number, order in self._orders.replay(self._next):
+        orders = self._orders.replay(self._next)
+        await self._orders.sync_data()  # a crash could take back what is not durable, and give its number to another
+        async for number, order in orders:
             await send(number, order)
             self._next = number + 1
         await self.forget()
@@ -81,6 +83,7 @@ class Outbox:
         await self._delivered.append(self._next)
         await self._delivered.sync_data()
         await self._orders.prune(self._next)
+        await self._delivered.prune(self._delivered.size() - 1)  # the last note is all that is read
 
 
 class HastyOutbox(Outbox):
@@ -89,6 +92,17 @@ class HastyOutbox(Outbox):
     @override
     async def accept(self, order: Any) -> int:
         return await self._orders.append(order)
+
+
+class EagerOutbox(Outbox):
+    """Sends orders that somebody accepts at the moment. A crash takes one back, and its number goes to another."""
+
+    @override
+    async def deliver(self, send: Callable[[int, Any], Awaitable[None]]) -> None:
+        async for number, order in self._orders.replay(self._next):
+            await send(number, order)
+            self._next = number + 1
+        await self.forget()
 
 
 class ForgetfulOutbox(Outbox):
