@@ -31,7 +31,7 @@ from posjournal_async.errors import JournalClosed, JournalFailed, SizeOverflow
 from posjournal_async.sealed import SealedSection
 from posjournal_async.tail import LARGEST_SIZE
 from posjournal_async.turns import let_others_run
-from posjournal_async.waiting import refuse, resolve
+from posjournal_async.waiting import refuse, resolve, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Refusal", "Writer"]
 
-# Items appended between two looks at the event loop, in a run that is longer.
+# Items and bytes of records appended between two looks at the event loop, in a run that is longer.
 _RUN_SLICE = 1024
+_RUN_SLICE_BYTES = 2**20
 
 # Bytes of a section that wait for a sync, roughly: then they are synced though nobody asks, while appends go on in
 # memory. Otherwise all of a section is flushed when it is full, and appends wait meanwhile for room in the buffer.
@@ -69,6 +70,11 @@ class _Turn:
     run: Run | None = None
     operation: Callable[[], Awaitable[Any]] | None = None
     is_last: bool = False
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether its caller was cancelled before it began: nothing has to happen."""
+        return self.run is None and self.operation is None
 
 
 class Writer:
@@ -127,7 +133,7 @@ class Writer:
             JournalFailed: The journal failed before.
         """
         self.check_sound()
-        if self._turns or len(run) > _RUN_SLICE or not self._data.has_room_for(run.length):
+        if self._turns or self._is_long(run) or not self._data.has_room_for(run.length):
             last = await self._take_turn(run)
         else:
             last = self._put(run)
@@ -242,7 +248,7 @@ class Writer:
 
     def _kick(self) -> None:
         if self._task is None:
-            self._task = self._loop.create_task(self._run(), name=f"posjournal writer of {self._partition}")
+            self._task = task_of(self._run(), f"posjournal writer of {self._partition}")
             self._task.add_done_callback(self._ended)
 
     async def _run(self) -> None:
@@ -284,28 +290,30 @@ class Writer:
             return True
         if self._is_over:
             return False  # the files are closed, and may be somebody else's
-        return self.failure is None and (
-            self._data.oldest.is_full
-            or self._wanted_all > self._checkpoint.slot.durable
-            or self._wanted_data > self.durable
-            or self._data.oldest.unhanded >= PIECE
-        )
+        return self.failure is None and self._next_step(is_room_wanted=False) is not None
 
     async def _pass(self) -> None:
-        data = self._data
         if self.failure is None and not self._is_over:
-            if data.oldest.is_full:
-                await self._seal()
-            elif self._wanted_all > self._checkpoint.slot.durable:
-                await self._commit_all()
-            elif self._wanted_data > self.durable:
-                await self._commit_data()
-            elif data.oldest.unhanded >= PIECE or self._is_room_wanted():
-                await (self._commit_data() if data.oldest.unsynced >= _MOST_UNSYNCED else self._write())
-            self._admit()
+            step = self._next_step(is_room_wanted=self._is_room_wanted())
+            if step is not None:
+                await step()
+            await self._admit()
         if self._turns and self._turns[0].operation is not None:
             await self._carry_out(self._turns[0])
         self._let_in()
+
+    def _next_step(self, *, is_room_wanted: bool) -> Callable[[], Awaitable[None]] | None:
+        """Return what has to be written or committed first; None if nothing has."""
+        oldest = self._data.oldest
+        if oldest.is_full:
+            return self._seal
+        if self._wanted_all > self._checkpoint.slot.durable:
+            return self._commit_all
+        if self._wanted_data > self.durable:
+            return self._commit_data
+        if oldest.unhanded >= PIECE or is_room_wanted:
+            return self._commit_data if oldest.unsynced >= _MOST_UNSYNCED else self._write
+        return None
 
     def _is_room_wanted(self) -> bool:
         """Whether the first in the queue is an append that does not fit beside what waits to be written."""
@@ -375,8 +383,7 @@ class Writer:
         """Carry out the operation at the head of the queue, where it stays meanwhile so that nothing slips in."""
         assert turn.operation is not None
         try:
-            if turn.is_last or not turn.result.done():  # else it was cancelled before it began
-                resolve(turn.result, await turn.operation())
+            resolve(turn.result, await turn.operation())
         except Refusal as refusal:
             refuse(turn.result, refusal.error)
         except BaseException as error:
@@ -403,13 +410,13 @@ class Writer:
             raise
         return last
 
-    def _admit(self) -> None:
+    async def _admit(self) -> None:
         """Let appends in that wait, in their order, as far as there is room."""
         while self._turns:
             turn = self._turns[0]
-            if turn.run is None or not self._data.has_room_for(turn.run.length):
-                return
-            if not turn.result.done():  # else it was cancelled, and takes no position
+            if not turn.is_withdrawn:  # else it takes no position, or does not begin
+                if turn.run is None or not self._data.has_room_for(turn.run.length):
+                    return
                 try:
                     resolve(turn.result, self._put(turn.run))
                 except SizeOverflow as overflow:
@@ -418,6 +425,13 @@ class Writer:
                     refuse(turn.result, self._error_of(error))
                     raise
             self._turns.popleft()
+            if self._turns and self._data.tail.framed == self._data.tail.end:
+                await let_others_run()  # as in `append`: there may be room for a whole buffer of them
+
+    def _is_long(self, run: Run) -> bool:
+        """Whether a run is too long to be appended in one go: it would hold up the event loop, or the buffer."""
+        most = min(_RUN_SLICE_BYTES, self._data.write_buffer)
+        return len(run) > _RUN_SLICE or (run.length > most and len(run) > 1)
 
     async def _append_long(self, run: Run) -> int:
         """Append a run that is too long for one go, slice by slice; it becomes visible as a whole."""
@@ -427,10 +441,10 @@ class Writer:
         last = -1
         self._data.hold_size()
         try:
-            for start in range(0, len(run), _RUN_SLICE):
-                part = run.part(start, start + _RUN_SLICE)
-                while not self._data.has_room_for(part.length):
-                    await (self._seal() if self._data.oldest.is_full else self._write())
+            for part in run.parts(_RUN_SLICE, min(_RUN_SLICE_BYTES, self._data.write_buffer)):
+                # Also for those who wait for what came before: all of a long run may take long.
+                while step := self._next_step(is_room_wanted=not self._data.has_room_for(part.length)):
+                    await step()
                 last = self._put(part)
                 await let_others_run()
         finally:
@@ -438,7 +452,7 @@ class Writer:
         return last
 
     async def _take_turn(self, run: Run) -> int:
-        if len(run) > _RUN_SLICE:
+        if self._is_long(run):
             last: int = await self.exclusively(lambda: self._append_long(run))
             return last
         position: int = await self._wait_for(_Turn(self._loop.create_future(), run))
@@ -453,6 +467,8 @@ class Writer:
             return await turn.result
         except BaseException:
             turn.result.cancel()
+            if not turn.is_last:  # it stays in the queue until those before it are done, and without its payloads
+                turn.run = turn.operation = None
             raise
 
     def _let_in(self) -> None:
@@ -469,7 +485,10 @@ class Writer:
         """
         if not isinstance(cause, Exception):
             return JournalFailed(self._partition, cause)
-        twin = copy.copy(cause)
+        try:
+            twin = copy.copy(cause)
+        except Exception:  # noqa: BLE001 - of a class that makes no copies; whoever waits must not be forgotten for that
+            return JournalFailed(self._partition, cause)
         twin.__cause__ = cause
         return twin
 
@@ -477,7 +496,12 @@ class Writer:
         if self._is_over:
             raise JournalClosed(self._partition)
         future = self._new_future()
-        waiters.append((size, future))
+        # Ascending, as `_release` lets them go: an append that filled a section asks when it gets its turn again, and
+        # must not wait behind somebody who came meanwhile and wants more.
+        place = len(waiters)
+        while place and waiters[place - 1][0] > size:
+            place -= 1
+        waiters.insert(place, (size, future))
         if self._task is None:
             self._kick()
         return future

@@ -36,6 +36,7 @@ class DataJournal:
     Attributes:
         sections: The blobs.
         items_per_section: Positions in a section.
+        write_buffer: Bytes of records that may wait to be written.
         tail: The section that the next record goes into.
         boundary: The pruning boundary: no position below it exists.
         settled: Positions below it exist, down to the boundary; those of full sections, so that `size` is seldom asked.
@@ -50,6 +51,7 @@ class DataJournal:
         items_per_section: int,
         codec: str,
         write_buffer: int,
+        most_pending: int,
         tail: Tail | None,
         boundary: int,
         size: int,
@@ -58,7 +60,8 @@ class DataJournal:
         self._journal_id = journal_id
         self.items_per_section = items_per_section
         self._codec = codec
-        self._write_buffer = write_buffer
+        self.write_buffer = write_buffer
+        self._most_pending = min(most_pending, _MOST_PENDING)
         self.boundary = boundary
         self.tail = self._new_tail(size) if tail is None else tail
         self._tails = deque([self.tail])
@@ -92,7 +95,7 @@ class DataJournal:
     def has_room_for(self, length: int) -> bool:
         """Say whether `length` bytes of records may be added now; anything may when nothing else waits."""
         waiting = self.waiting
-        return waiting == 0 or waiting + length <= self._write_buffer
+        return waiting == 0 or waiting + length <= self.write_buffer
 
     def unsealed(self, section: int) -> Tail | None:
         """Return a section that is not sealed, or None if it is."""
@@ -117,17 +120,12 @@ class DataJournal:
         """Say whether an append may go ahead without asking, and set how far it may go."""
         self._is_open = is_open
         tail = self.tail
-        if not is_open:
+        if not is_open or LARGEST_SIZE - tail.size <= STRETCH:  # which has fewer items than bytes
             tail.limit = 0
             return
-        if tail.end - tail.framed >= STRETCH or len(tail.pending) >= _MOST_PENDING:
-            tail.frame()  # while it is little: all of a large write buffer at once would hold up the event loop
-        if LARGEST_SIZE - tail.size <= STRETCH:  # which has fewer items than bytes
-            tail.limit = 0
-            return
-        room = self._write_buffer - self.waiting
+        room = self.write_buffer - self.waiting
         tail.limit = min(tail.end + room, tail.framed + STRETCH)
-        tail.most = min(tail.stop - tail.first - 1, len(tail.starts) - len(tail.pending) + _MOST_PENDING)
+        tail.most = min(tail.stop - tail.first - 1, len(tail.starts) - len(tail.pending) + self._most_pending)
 
     def hold_size(self) -> None:
         """Show the size as it is now until `show_size`: what is appended meanwhile becomes visible as one."""
@@ -148,6 +146,8 @@ class DataJournal:
             stop = start + tail.stop - tail.size
             is_whole = start == 0 and stop >= len(run)
             position = tail.append_run(run if is_whole else run.part(start, stop))
+            if tail.end - tail.framed >= STRETCH or len(tail.pending) >= self._most_pending:
+                tail.frame()  # while it is little: all of a large write buffer at once would hold up the event loop
             start = stop
             if position + 1 == tail.stop:
                 self.open_next()

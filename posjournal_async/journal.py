@@ -49,7 +49,7 @@ from posjournal_async.sealed import SealedSections
 from posjournal_async.storage.file import FileStorage
 from posjournal_async.tail import LARGEST_SIZE
 from posjournal_async.turns import let_others_run
-from posjournal_async.waiting import retrieve
+from posjournal_async.waiting import retrieve, task_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
@@ -122,6 +122,7 @@ class Journal(Generic[T]):
             items_per_section=slot.items_per_section,
             codec=slot.codec,
             write_buffer=config.write_buffer,
+            most_pending=self._batch,
             tail=opened.tail,
             boundary=slot.boundary,
             size=slot.durable,
@@ -657,7 +658,7 @@ class Journal(Generic[T]):
 
     def _end_with(self, operation: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         # On record from the first moment on: what an interruption leaves undone here is done in the task.
-        self._closing = closing = self._loop.create_task(self._end(operation))
+        self._closing = closing = task_of(self._end(operation))
         closing.add_done_callback(retrieve)
         self._refuse_all()
         return closing
@@ -815,7 +816,7 @@ async def _opened(context: Context, call: str, opening: Callable[[], Coroutine[A
     """Wait for an opening in a task of its own, so that cancelling cannot leave a lock or a file behind."""
     task = None
     try:
-        task = asyncio.get_running_loop().create_task(_measured(context, call, opening))
+        task = task_of(_measured(context, call, opening))
         return await asyncio.shield(task)
     except BaseException:
         if task is not None:

@@ -65,11 +65,11 @@ class OffsetsJournal:
         """
         blob, length = await self._sections.open(header.section)
         try:
-            if length != HEADER_LENGTH + count * _ENTRY:
-                return None
             if await self._sections.read_header(blob, length) != _header_of(header):
                 return None
-            return _starts_of(await blob.read_at(HEADER_LENGTH, count * _ENTRY))
+            entries = await blob.read_at(HEADER_LENGTH, count * _ENTRY)
+            # Fewer also where a rewind that has found it wrong is writing it again.
+            return _starts_of(entries) if len(entries) == count * _ENTRY else None
         finally:
             await blob.close()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate, islice, takewhile
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from posjournal_async.codecs import BytesCodec
@@ -18,7 +20,7 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from posjournal_async.config import Config
     from posjournal_async.format.record import Records
@@ -57,8 +59,18 @@ class Run:
     def part(self, start: int, stop: int) -> Run:
         """Return those from index `start` up to index `stop`, which is not included."""
         lengths = self.lengths[start:stop]
-        compressed = [index - start for index in self.compressed if start <= index < stop]
+        first, last = bisect_left(self.compressed, start), bisect_left(self.compressed, stop)
+        compressed = [index - start for index in self.compressed[first:last]]
         return Run(self.payloads[start:stop], compressed, lengths, sum(lengths))
+
+    def parts(self, items: int, length: int) -> Iterator[Run]:
+        """Yield all of it in runs of at most so many items, and so many bytes unless one item alone is longer."""
+        start = 0
+        while start < len(self):
+            ends = accumulate(islice(self.lengths, start, start + items))
+            stop = start + max(sum(1 for _ in takewhile(length.__ge__, ends)), 1)
+            yield self.part(start, stop)
+            start = stop
 
 
 def joined(runs: Sequence[Run]) -> Run:
@@ -138,7 +150,7 @@ class Payloads(Generic[T]):
     def _bytes_of(self, payload: object) -> bytes:
         if not isinstance(payload, bytes):
             raise CodecError(self._codec.name, "encode", f"expected bytes, found {type(payload).__name__}")
-        return bytes(payload)
+        return bytes(memoryview(payload))  # not what a subclass says that its bytes are
 
     def decode(self, payload: Payload, position: int) -> T:
         """Return the item of a payload.

@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from posjournal_async.commit import Refusal
-from posjournal_async.errors import InvalidRewind, ItemPruned
+from posjournal_async.errors import Corruption, InvalidRewind, ItemPruned
+from posjournal_async.scan import scan_records
 from posjournal_async.sections import closed_on_error
 from posjournal_async.tail import Tail
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from posjournal_async.config import Context
     from posjournal_async.data import DataJournal
     from posjournal_async.offsets import OffsetsJournal
-    from posjournal_async.sealed import SealedSections
+    from posjournal_async.scan import Scan
+    from posjournal_async.sealed import SealedSection, SealedSections
 
 __all__ = ["Removal"]
 
@@ -66,6 +68,7 @@ class Removal:
         boundary = min(min_position, data.size) // ips * ips
         if boundary <= old:
             return False
+        await self._check_header(boundary // ips)
         await self._writer.commit_all()
         await self._checkpoint.store(durable=data.size, boundary=boundary)
         data.boundary = boundary  # nobody opens a section below it from here on
@@ -76,12 +79,24 @@ class Removal:
         self._metrics.count("sections_pruned", len(sections), self._label)
         return True
 
+    async def _check_header(self, section: int) -> None:
+        """Look whether a section can be the first: no journal is opened whose first header does not check out.
+
+        Raises:
+            Refusal: It cannot.
+        """
+        if self._data.is_sealed(section):
+            try:
+                await self._sealed.check_header(section)
+            except Corruption as corruption:
+                raise Refusal(corruption) from corruption
+
     async def rewind(self, size: int) -> None:
         """Discard the items from `size` on.
 
         The checkpoint is lowered before what it vouches for is cut, and data goes before offsets. A truncation is
-        durable
-        before the next byte is written: else a crash could keep that byte and bring back discarded items behind it.
+        durable before the next byte is written: else a crash could keep that byte and bring back discarded items
+        behind it.
         """
         data = self._data
         old = data.size
@@ -121,18 +136,49 @@ class Removal:
 
     async def _tail_at(self, size: int) -> Tail | None:
         """Return the last section as it will be at `size`, with its blobs; None if it will have no item and no blob."""
-        section = size // self._data.items_per_section
-        if size <= self._data.first_of(section):
+        data = self._data
+        section = size // data.items_per_section
+        count = size - data.first_of(section)
+        if count <= 0:
             return None
-        present = self._data.unsealed(section)
+        present = data.unsealed(section)
         if present is not None:
-            header, starts, blob, index = present.header, present.starts, present.blob, present.index
+            header, starts, end, blob, index = present.header, present.starts, present.end, present.blob, present.index
         else:
+            scan = await self._proved(section, count)
+            starts, end = scan.starts, scan.end
             sealed = await self._sealed.take(section)
-            header, starts, blob = sealed.header, sealed.starts, sealed.blob
+            header, blob = sealed.header, sealed.blob
             async with closed_on_error(blob):
                 index = await self._offsets.reopen(header, starts)
-        count = size - header.first
-        tail = Tail(header, starts[:count], starts[count])
-        tail.blob, tail.index, tail.indexed = blob, index, count
+        tail = Tail(header, starts[:count], starts[count] if count < len(starts) else end)
+        assert blob is not None
+        tail.put_into(blob)
+        tail.index, tail.indexed = index, count
         return tail
+
+    async def _proved(self, section: int, count: int) -> Scan:
+        """Return the records of a sealed section, of which `count` are to stay.
+
+        What stays has to prove itself, and is not cut on the word of the index, which may be wrong or an older one:
+        that would cut into what is durable, or keep what was to be discarded.
+
+        Raises:
+            Refusal: One that is to stay is damaged.
+        """
+        try:
+            scan = await self._sealed.using(section, _records_of)
+        except Corruption as corruption:
+            raise Refusal(corruption) from corruption
+        assert scan is not None, "a section that is not sealed was cut"
+        found = len(scan.starts)
+        if found < count:
+            partition, position = self._data.sections.partition, self._data.first_of(section) + found
+            raise Refusal(
+                Corruption("record", "one that checks out", "other bytes", partition, section, scan.end, position)
+            )
+        return scan
+
+
+async def _records_of(sealed: SealedSection) -> Scan:
+    return await scan_records(sealed.blob, sealed.end, sealed.header)

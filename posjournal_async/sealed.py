@@ -14,7 +14,7 @@ from posjournal_async.format.header import HEADER_LENGTH, Header
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.scan import scan_records
 from posjournal_async.sections import closed_on_error
-from posjournal_async.waiting import retrieve
+from posjournal_async.waiting import retrieve, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -95,7 +95,7 @@ class _Opening:
         self.waiters: set[_Use] = set()
         self.has_room = False
         # Last, so that the maker of this object has it on record before the task runs.
-        self.task = asyncio.get_running_loop().create_task(open_section(self))
+        self.task = task_of(open_section(self))
 
 
 class SealedSections:
@@ -258,7 +258,7 @@ class SealedSections:
 
     def _close_soon(self, sealed: SealedSection) -> None:
         if sealed.closing is None:
-            sealed.closing = asyncio.get_running_loop().create_task(self._close(sealed))
+            sealed.closing = task_of(self._close(sealed))
             sealed.closing.add_done_callback(partial(self._was_closed, sealed))
 
     async def _close(self, sealed: SealedSection) -> None:
@@ -328,7 +328,22 @@ class SealedSections:
         """Handles that are being opened."""
         return sum(opening.has_room and not opening.task.done() for opening in self._openings.values())
 
-    async def _read(self, section: int, first: int, blob: Blob, length: int) -> SealedSection:
+    async def check_header(self, section: int) -> None:
+        """Look whether the header of a sealed section is what it was.
+
+        Raises:
+            Corruption: It is not.
+        """
+        if section in self._kept:
+            return  # it was when the section was opened
+        first = self._first_of(section)
+        blob, length = await self._sections.open(section)
+        try:
+            await self._header_of(section, first, blob, length)
+        finally:
+            await blob.close()
+
+    async def _header_of(self, section: int, first: int, blob: Blob, length: int) -> Header:
         partition = self._sections.partition
         header = await self._sections.read_header(blob, length)
         if not isinstance(header, Header):
@@ -340,14 +355,18 @@ class SealedSections:
         if found != expected:
             what = "journal id, section, items per section and first position"
             raise Corruption(what, expected, found, partition, section)
+        return header
+
+    async def _read(self, section: int, first: int, blob: Blob, length: int) -> SealedSection:
+        header = await self._header_of(section, first, blob, length)
         count = (section + 1) * self._items_per_section - header.first
         starts = await self._offsets.load(header, count)
         if starts is not None:
             return SealedSection(header, blob, starts, length)
         scan = await scan_records(blob, length, header)
-        if len(scan.starts) != count:
-            position = header.first + len(scan.starts)
-            raise Corruption(
-                "sealed section", f"{count} records", f"{len(scan.starts)}", partition, section, scan.end, position
-            )
-        return SealedSection(header, blob, scan.starts, scan.end, is_scanned=True)
+        missing = count - len(scan.starts)
+        if not missing:
+            return SealedSection(header, blob, scan.starts, scan.end, is_scanned=True)
+        # A record is damaged, and nothing leads to those behind it: each of them is said to start where it does, which
+        # no record there confirms. Those before it can be read.
+        return SealedSection(header, blob, scan.starts + array("Q", [scan.end]) * missing, length, is_scanned=True)

@@ -7,12 +7,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
-__all__ = ["claimed", "refuse", "resolve", "retrieve"]
+__all__ = ["claimed", "refuse", "resolve", "retrieve", "task_of"]
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+def task_of(work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
+    """Return a task that begins when its maker has it on record, in a later turn of the event loop.
+
+    Not by the loop's factory of tasks: `asyncio.eager_task_factory` would begin it at once, and whoever it calls would
+    find that there is none.
+    """
+    return asyncio.Task(work, loop=asyncio.get_running_loop(), name=name)
 
 
 def resolve(future: asyncio.Future[Any], value: object) -> None:

@@ -25,6 +25,7 @@ PART = (
     *("tests/test_prune.py", "tests/test_rewind.py", "tests/test_closing.py", "tests/codecs"),
     *("tests/test_order_of_steps.py", "tests/test_docs.py", "tests/storage", "tests/kit"),
     *("tests/concurrency/test_tasks.py", "tests/concurrency/test_failures.py", "tests/concurrency/test_event_loop.py"),
+    "tests/concurrency/test_eager_tasks.py",
     *("tests/recovery/test_recovery.py", "tests/system/test_process.py"),
 )
 # It counts the turns of the event loop, for which it looks into that of asyncio.

@@ -632,6 +632,25 @@ async def test_a_tight_loop_of_appends_lets_others_run_however_large_the_write_b
         assert turns >= 10
 
 
+async def test_a_tight_loop_of_appends_that_are_compressed_lets_others_run_sooner() -> None:
+    """What is compressed takes as long as ten items that are not, and few bytes: others have a turn earlier (L2)."""
+    config = replace(SMALL, items_per_section=10**6, compression=1)
+    async with await Journal.init(Context(MemoryStorage()), config) as journal:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        for _ in range(1_000):
+            await journal.append(bytes(100))
+        counting.cancel()
+        assert turns >= 7
+
+
 async def test_a_long_run_lets_others_run_and_shows_as_a_whole() -> None:
     """Between its slices others have a turn, who see neither a part of it nor durability beyond the size (L2, A2)."""
     for count, items_per_section, write_buffer, slices in ((4_096, 64, 10_000, 4), (20_480, 10**6, 2**20, 20)):
@@ -771,16 +790,28 @@ async def test_each_journal_has_an_id_of_its_own() -> None:
     assert len(ids) == 4
 
 
-async def test_a_short_section_without_an_index_is_corruption(tmp_path: Path) -> None:
-    """No record is missing in a sealed section, whichever is asked for (F4)."""
+@pytest.mark.parametrize("damaged", [0, 4, 9])
+async def test_without_an_index_a_section_is_read_up_to_the_damage(tmp_path: Path, damaged: int) -> None:
+    """Nothing leads to what is behind a record that is no more; each of those is reported as itself (A3, F4)."""
     lay_out(tmp_path, 25)
-    change(tmp_path, "data", 0, lambda blob: blob[:-1])
+    size = (tmp_path / "orders_data" / bytes(8).hex()).stat().st_size
+    cut = 64 + sum(8 + len(ITEMS[position]) for position in range(damaged)) + 8
+    change(tmp_path, "data", 0, lambda blob: blob[:cut] if damaged == 9 else blob[:cut] + bytes(size - cut))
     change(tmp_path, "offsets", 0, lambda blob: blob[:-1])
     async with await Journal.init(Context(FileStorage(tmp_path)), CONFIG) as journal:
-        for position in (0, 9, 0):
-            with pytest.raises(Corruption) as raised:
-                await journal.read(position)
-            assert (raised.value.section, raised.value.position) == (0, 9)
+        for position in range(25):
+            if damaged <= position < 10:
+                with pytest.raises(Corruption) as raised:
+                    await journal.read(position)
+                assert (raised.value.section, raised.value.position) == (0, position)
+            else:
+                assert await journal.read(position) == ITEMS[position]
+        given = []
+        with pytest.raises(Corruption) as raised:  # noqa: PT012 - it ends somewhere inside
+            async for position, item in journal.replay(0):
+                given.append((position, item))
+        assert raised.value.position == damaged
+        assert given == [(position, ITEMS[position]) for position in range(damaged)]
 
 
 async def test_a_failure_that_nobody_looks_at_is_not_complained_about() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from posjournal_async import Context, FileStorage, ItemPruned, Journal
+from posjournal_async import Context, Corruption, FileStorage, ItemPruned, Journal
 from tests.journals import (
     config_of,
     contents_of,
@@ -196,3 +196,25 @@ async def test_prunes_beside_appends_and_reads_remove_nothing_else(context: Cont
         bounds = journal.bounds()
         assert bounds.start >= 100
         assert await contents_of(journal) == items_in(bounds)
+
+
+async def test_a_prune_does_not_make_a_damaged_section_the_first(tmp_path: Path) -> None:
+    """It could not be opened again: refused before anything changed; one before it, or of all of it, is not (D4)."""
+    async with await filled(Context(FileStorage(tmp_path)), 45) as journal:
+        await journal.sync()
+    blob = tmp_path / "orders_data" / (2).to_bytes(8).hex()
+    data = bytearray(blob.read_bytes())
+    data[20] ^= 1
+    blob.write_bytes(data)
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
+        with pytest.raises(Corruption) as refused:
+            await journal.prune(25)
+        assert refused.value.section == 2
+        assert limits_of(journal.bounds()) == (0, 45)
+        assert await journal.prune(15)
+        assert limits_of(journal.bounds()) == (10, 45)
+        await journal.append(item_at(45))
+        assert await journal.prune(30)
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
+        assert limits_of(journal.bounds()) == (30, 46)
+        assert await contents_of(journal) == items_in(range(30, 46))

@@ -1,11 +1,21 @@
 """`rewind`: items go from the end, exactly, and never come back."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from posjournal_async import Context, InvalidRewind, ItemOutOfRange, ItemPruned, Journal, MemoryStorage
-from posjournal_async.testing import Call, GatedStorage
+from posjournal_async import (
+    Context,
+    Corruption,
+    FileStorage,
+    InvalidRewind,
+    ItemOutOfRange,
+    ItemPruned,
+    Journal,
+    MemoryStorage,
+)
+from posjournal_async.testing import Call, GatedStorage, RecordingStorage
 from tests.journals import config_of, contents_of, filled, item_at, items_in, limits_of, reopened
 
 SIZES = [0, 1, 9, 10, 11, 19, 20, 21, 29, 30, 34, 35]
@@ -172,16 +182,20 @@ async def test_a_rewind_beside_readers_shows_an_old_item_or_none(context: Contex
 async def test_a_read_that_a_rewind_overtakes_ends() -> None:
     """The section was opened to be read, is cut, and then read: the position is out of range; nothing spins (I1)."""
 
+    is_taken = False
+
     def is_held(call: Call) -> bool:
         is_store = call.partition == "orders_checkpoint" and call.what == "write_at"
-        return is_store or (call.partition == "orders_data" and call.what == "read_at" and call.offset > 0)
+        is_read = call.partition == "orders_data" and call.what == "read_at" and call.offset > 0
+        return is_store or (is_read and is_taken)
 
     storage = GatedStorage(MemoryStorage())
     async with await filled(Context(storage), 6, config_of(3)) as journal:
         await journal.sync()
         storage.hold(is_held)
         rewinding = asyncio.create_task(journal.rewind(4))
-        await storage.until_held()  # it has taken the section, and stores the checkpoint
+        await storage.until_held()  # it has read and taken the section, and stores the checkpoint
+        is_taken = True
         reading = asyncio.create_task(journal.read(5))
         await storage.until_held(2)  # the reader has opened the section once more
         storage.let_go()
@@ -190,3 +204,75 @@ async def test_a_read_that_a_rewind_overtakes_ends() -> None:
         with pytest.raises(ItemOutOfRange):
             async with asyncio.timeout(30):
                 await reading
+
+
+# A sealed section whose index says something else, or whose records are damaged.
+
+
+@pytest.mark.parametrize("entry", [2, 6, 7, 9])
+@pytest.mark.parametrize("amount", [-8, 1, 8, 256, 2**40])
+async def test_a_rewind_does_not_cut_on_the_word_of_an_index(tmp_path: Path, entry: int, amount: int) -> None:
+    """A wrong entry, before the cut or at it: what stays is what was, and what goes does not come back (A3, D4)."""
+    await (await filled(Context(FileStorage(tmp_path)), 15)).close()
+    blob = tmp_path / "orders_offsets" / bytes(8).hex()
+    index = bytearray(blob.read_bytes())
+    place = slice(64 + 8 * entry, 64 + 8 * entry + 8)
+    index[place] = (int.from_bytes(index[place], "little") + amount).to_bytes(8, "little")
+    blob.write_bytes(index)
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
+        await journal.rewind(7)
+        assert await contents_of(journal) == items_in(range(7))
+        await journal.append(item_at(7, 1))
+        assert [await journal.read(position) for position in range(8)] == [*map(item_at, range(7)), item_at(7, 1)]
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
+        assert journal.recovery.clean
+        assert await contents_of(journal) == items_in(range(7)) + items_in([7], 1)
+
+
+async def test_an_older_index_does_not_bring_back_what_was_discarded(tmp_path: Path) -> None:
+    """The device gives back the index of another history of the section; its records are found without it (A3, D4)."""
+    blob = tmp_path / "orders_offsets" / bytes(8).hex()
+    async with await filled(Context(FileStorage(tmp_path)), 10) as journal:
+        await journal.sync()
+        older = blob.read_bytes()
+        await journal.rewind(3)
+        await journal.append_many([b"longer than it was" + item_at(position, 1) for position in range(3, 15)])
+    blob.write_bytes(older)
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
+        kept = [await journal.read(position) for position in range(5)]
+        await journal.rewind(5)
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
+        assert [item for _, item in await contents_of(journal)] == kept
+
+
+async def test_a_rewind_behind_damage_in_its_section_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    """It would make the last section of one that cannot be opened again; a rewind to the damage, or below, can (F4)."""
+    await (await filled(Context(FileStorage(tmp_path)), 15)).close()
+    blob = tmp_path / "orders_data" / bytes(8).hex()
+    data = bytearray(blob.read_bytes())
+    data[data.index(item_at(4))] ^= 1
+    blob.write_bytes(data)
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
+        for size in (5, 9):
+            with pytest.raises(Corruption) as refused:
+                await journal.rewind(size)
+            assert (refused.value.section, refused.value.position) == (0, 4)
+        assert blob.read_bytes() == data
+        assert limits_of(journal.bounds()) == (0, 15)
+        assert await journal.append(item_at(15)) == 15
+        await journal.rewind(4)
+        assert await contents_of(journal) == items_in(range(4))
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
+        assert await contents_of(journal) == items_in(range(4))
+
+
+async def test_what_is_left_of_a_sealed_section_is_read_without_waiting(tmp_path: Path) -> None:
+    """A read that the page cache can answer takes no hop to a thread, also in a section that was cut (L1)."""
+    recorder = RecordingStorage(FileStorage(tmp_path))
+    async with await filled(Context(recorder), 25) as journal:
+        await journal.rewind(15)
+        before = len(recorder.calls(lambda call: call.what == "read_at"))
+        assert await contents_of(journal) == items_in(range(15))
+        for position in range(15):
+            assert await journal.read(position) == item_at(position)
+        assert len(recorder.calls(lambda call: call.what == "read_at")) == before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from errno import EIO
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +20,9 @@ from posjournal_async import (
 )
 from posjournal_async.testing import FaultyStorage, GatedStorage, RecordingStorage
 from posjournal_async.testing.wrapping import is_data_sync
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 CONFIG = Config(partition="orders", items_per_section=4, codec=BytesCodec(), max_open_blobs=1)
 
@@ -66,6 +71,51 @@ async def test_waiters_get_errors_of_their_own() -> None:
     assert len({id(outcome) for outcome in outcomes}) == 5
     with pytest.raises(JournalFailed):
         await journal.close()
+
+
+class OfABackend(StorageError):
+    """An error of somebody's backend, made of other things than its base: copying it raises."""
+
+    def __init__(self, *, region: str) -> None:
+        super().__init__("orders_data", None, EIO, "put")
+        self.region = region
+
+
+class Broken(MemoryStorage):
+    """Raises such an error from the second blob that it makes on."""
+
+    count = 0
+
+    async def open(self, partition: str, name: bytes) -> tuple[Any, int]:
+        if partition == "orders_data":
+            self.count += 1
+            if self.count > 1:
+                raise OfABackend(region="north")
+        return await super().open(partition, name)
+
+
+@pytest.mark.parametrize("what", ["sync_data", "sync", "prune", "rewind", "append", "close"])
+async def test_an_error_that_cannot_be_copied_keeps_nobody_waiting(what: str) -> None:
+    """Whoever waits when the journal fails is told so, whatever the backend has raised (F1)."""
+    journal = await Journal.init(Context(Broken()), CONFIG)
+    await journal.append_many([b"item"] * 3)
+    await journal.sync()
+    filling = asyncio.create_task(journal.append_many([b"item"] * 2))
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "sync_data": journal.sync_data,
+        "sync": journal.sync,
+        "prune": lambda: journal.prune(4),
+        "rewind": lambda: journal.rewind(1),
+        "append": lambda: journal.append_many([b"item"] * 2_000),
+        "close": journal.close,
+    }
+    async with asyncio.timeout(30):
+        assert await filling == 4
+        with pytest.raises(JournalFailed) as failed:
+            await calls[what]()
+        assert isinstance(failed.value.cause, OfABackend)
+        with pytest.raises(JournalFailed):
+            await journal.close()
 
 
 async def test_appends_that_wait_for_room_are_refused_when_the_write_fails() -> None:

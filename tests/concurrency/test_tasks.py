@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
+import sys
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -23,9 +25,11 @@ from posjournal_async import (
     ItemPruned,
     Journal,
     JournalClosed,
+    JournalFailed,
     MemoryStorage,
+    StorageError,
 )
-from posjournal_async.testing import Call, GatedStorage, RecordingStorage
+from posjournal_async.testing import Call, FaultyStorage, GatedStorage, RecordingStorage
 from posjournal_async.testing.wrapping import is_data_sync
 
 if TYPE_CHECKING:
@@ -215,6 +219,129 @@ async def test_memory_that_waits_is_bounded_by_the_write_buffer(count: int) -> N
     assert [task.result() for task in tasks] == [number * count - 1 for number in range(1, 101)]
     storage.let_all_go()
     await journal.close()
+
+
+async def test_a_run_larger_than_the_buffer_waits_in_pieces() -> None:
+    """However few items it has: only one item alone may be larger than the buffer (F7), and others have turns (L2)."""
+    storage = GatedStorage(MemoryStorage())
+    journal = await opened(storage, Config(partition="orders", codec=BytesCodec(), write_buffer=100_000))
+    storage.hold(is_data_write)
+    items = [bytes([number]) * 30_000 for number in range(40)]
+    appending = asyncio.create_task(journal.append_many(items))
+    most = 0
+    while not appending.done():
+        await turns(1)
+        most = max(most, journal._data.waiting)
+        if storage.held:
+            storage.let_go()
+    storage.let_all_go()
+    assert await appending == 39
+    assert most <= 100_000
+    assert await all_items(journal) == items
+    await journal.close()
+
+
+async def test_a_large_run_is_appended_in_slices_however_large_the_buffer_is() -> None:
+    """Not in one go, which would hold up the event loop (L2)."""
+    journal = await opened(MemoryStorage(), Config(partition="orders", codec=BytesCodec(), write_buffer=2**30))
+    appending = asyncio.create_task(journal.append_many([bytes(200_000)] * 50))
+    most = 0
+    while not appending.done():
+        await turns(1)
+        most = max(most, journal._data.waiting)
+    assert await appending == 49
+    assert 200_000 <= most <= 2**20
+    await journal.close()
+
+
+async def test_appends_that_were_cancelled_while_they_waited_hold_no_items() -> None:
+    """With a device that stalls and callers that give up, memory does not grow with what they gave up (F7)."""
+    storage = GatedStorage(MemoryStorage())
+    journal = await opened(storage, Config(partition="orders", codec=BytesCodec(), write_buffer=10))
+    storage.hold(is_data_write)
+    await journal.append(b"first")
+    await turns(1)
+    item = b"x" * 1_000
+    before = sys.getrefcount(item)
+    waiting = [asyncio.create_task(journal.append(item)) for _ in range(20)]
+    waiting += [asyncio.create_task(journal.append_many([item, item])) for _ in range(20)]
+    await storage.until_held()
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    del task
+    waiting.clear()
+    gc.collect()
+    assert sys.getrefcount(item) == before
+    storage.let_all_go()
+    assert await journal.append(b"last") == 1
+    await journal.close()
+
+
+async def test_an_append_that_filled_its_section_waits_for_nothing_later() -> None:
+    """Its section is sealed; that of somebody who came meanwhile, and wants more, fails, and is not its failure."""
+
+    def is_second_sync(call: Call) -> bool:
+        return is_data_sync(call) and call.name == (1).to_bytes(8, "big")
+
+    gated = GatedStorage(FaultyStorage(MemoryStorage(), 2, only=is_second_sync))
+    journal = await opened(gated)
+    await journal.append_many([b"x"] * (IPS - 1))
+    gated.hold(is_second_sync)
+
+    async def more() -> None:
+        await journal.append(b"more")
+        await journal.sync()
+
+    filling = asyncio.create_task(journal.append(b"fills"))
+    later = asyncio.create_task(more())
+    await gated.until_held()
+    async with asyncio.timeout(30):
+        assert await filling == IPS - 1
+    gated.let_all_go()
+    with pytest.raises(StorageError):
+        await later
+    with pytest.raises(JournalFailed):
+        await journal.close()
+
+
+async def test_what_came_before_a_long_run_is_committed_beside_it() -> None:
+    """Somebody who waits for an item does not wait until all of a run that came later is appended."""
+    recorder = RecordingStorage(MemoryStorage())
+    journal = await opened(recorder, WIDE)
+    await journal.append(b"before")
+    appending = asyncio.create_task(journal.append_many([bytes(1_000)] * 20_000))
+    await turns(10)
+    syncing = asyncio.create_task(journal.sync_data())
+    await asyncio.wait([syncing, appending], return_when=asyncio.FIRST_COMPLETED)
+    assert not appending.done()
+    await appending
+    assert len(recorder.calls(is_data_sync)) >= 10  # each MiB or so, as what is appended one by one
+    await journal.close()
+
+
+async def test_what_waits_in_the_queue_is_framed_piece_by_piece() -> None:
+    """Not all of the buffer in one go when it is written, which would hold up the event loop (L2)."""
+    config = Config(partition="orders", codec=BytesCodec(), write_buffer=2**24)
+    for runs in ([20_000], [1_000] * 20):
+        storage = GatedStorage(MemoryStorage())
+        journal = await opened(storage, config)
+        storage.hold(is_data_write)
+        await journal.append(b"first")
+        syncing = asyncio.create_task(journal.sync_data())
+        await storage.until_held()
+        appending = [asyncio.create_task(journal.append_many([b"x"] * count)) for count in runs]
+        storage.let_go()
+        most = 0
+        while not all(task.done() for task in appending):
+            await turns(1)
+            if storage.held:
+                storage.let_go()
+            most = max(most, len(journal._data.tail.pending))
+        assert most <= 2_048
+        storage.let_all_go()
+        await syncing
+        await journal.close()
 
 
 async def test_an_item_larger_than_the_buffer_goes_through_alone() -> None:
