@@ -32,9 +32,25 @@ class MsgpackCodec:
     name = "msgpack"
 
     def __init__(self) -> None:
-        # One Packer for all items: making one costs as much as packing a small dict. `pack` keeps no state between
-        # calls, also after one that raised (autoreset).
-        self.encode: Callable[[Any], bytes] = _msgpack.Packer(datetime=True).pack
+        # Packers that nobody is using, each by its `pack`: making one costs as much as packing a small dict. It keeps
+        # no state between calls, but during one it does, and the item may run Python code (a zone, a subclass of dict)
+        # that lets another thread in or comes back here: so a packer is out of the list while it packs. That `pop` and
+        # `append` of a list are atomic holds under the GIL and in free-threaded builds.
+        self._packers: list[Callable[[Any], bytes]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickles and copies get: all but the packers."""
+        return {**self.__dict__, "_packers": []}
+
+    def encode(self, item: Any, /) -> bytes:
+        """Return the item as MessagePack. Several threads may share a codec."""
+        try:
+            pack = self._packers.pop()
+        except IndexError:
+            pack = _msgpack.Packer(datetime=True).pack
+        data = pack(item)
+        self._packers.append(pack)
+        return data
 
     def decode(self, data: bytes, /) -> Any:
         """Return the item. Keys need not be strings."""

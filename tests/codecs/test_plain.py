@@ -1,15 +1,20 @@
 """`codecs.plain`: what goes in comes out equal, and what cannot come out is refused when it goes in."""
 
+import copy
 import doctest
 import json
 import math
+import pickle
+import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from posjournal_async import BytesCodec, Codec, JsonCodec, MsgpackCodec
 from posjournal_async.codecs import plain
@@ -147,6 +152,75 @@ def test_msgpack_refuses_what_it_does_not_know(item: Any) -> None:
     with pytest.raises((TypeError, ValueError, OverflowError)):
         codec.encode(["something before", item])
     assert codec.decode(codec.encode({"next": 1})) == {"next": 1}
+
+
+class Zone(tzinfo):
+    """UTC, written in Python: asked for its offset it lets another thread in, until that says to go on."""
+
+    def __init__(self) -> None:
+        self.is_asked = threading.Event()
+        self.goes_on = threading.Event()
+
+    @override
+    def utcoffset(self, dt: datetime | None, /) -> timedelta:
+        self.is_asked.set()
+        assert self.goes_on.wait(30)
+        return timedelta()
+
+    @override
+    def dst(self, dt: datetime | None, /) -> None:
+        return None
+
+    @override
+    def tzname(self, dt: datetime | None, /) -> str:
+        return "UTC"
+
+
+def test_threads_that_share_a_codec_get_their_own_items() -> None:
+    """One of them encodes an item while another one is in the middle of its own."""
+    codec, zone = MsgpackCodec(), Zone()
+    slow = {"before": 1, "at": datetime(2024, 5, 1, tzinfo=zone), "after": [2, 3]}
+    codec.encode("one before them")
+    with ThreadPoolExecutor(1) as pool:
+        encoding = pool.submit(codec.encode, slow)
+        try:
+            assert zone.is_asked.wait(30)
+            quick = codec.encode({"from": "another thread"})
+        finally:
+            zone.goes_on.set()
+        encoded = encoding.result()
+    assert codec.decode(quick) == {"from": "another thread"}
+    assert codec.decode(encoded) == {**slow, "at": datetime(2024, 5, 1, tzinfo=UTC)}
+
+
+def test_an_item_that_is_encoded_while_another_one_is_stays_whole() -> None:
+    """So does the other one: a dict of a class of its own may do anything when it is asked for what it holds."""
+    codec = MsgpackCodec()
+    inner: list[bytes] = []
+
+    class Asked(dict[str, int]):
+        @override
+        def items(self) -> Any:
+            inner.append(codec.encode("inner"))
+            return super().items()
+
+    codec.encode("one before them")
+    outer = codec.encode(["outer", Asked(a=1, b=2)])
+    assert [codec.decode(data) for data in inner] == ["inner"]
+    assert codec.decode(outer) == ["outer", {"a": 1, "b": 2}]
+
+
+@each_codec
+def test_a_codec_that_was_used_pickles_and_is_copied(codec: Codec[Any]) -> None:
+    """A configuration goes to a process of its own with its codec."""
+    item = b"item" if codec.name == "bytes" else "item"
+    encoded = codec.encode(item)
+    copies = [copy.copy(codec), copy.deepcopy(codec)]
+    copies += [pickle.loads(pickle.dumps(codec, way)) for way in range(pickle.HIGHEST_PROTOCOL + 1)]  # noqa: S301 - our own
+    for copied in copies:
+        assert type(copied) is type(codec)
+        assert copied.encode(item) == encoded
+        assert copied.decode(encoded) == item
 
 
 @pytest.mark.parametrize(
