@@ -37,11 +37,12 @@ class Config(Generic[T]):
         codec: Turns items into bytes and back. Its name is recorded on disk; another one is refused later, unless the
             codec accepts what is recorded.
         compression: zstd level, from -131072 to 22, for new records; None leaves them as they are. May change between
-            opens.
+            opens. Compressing runs on the event loop, as the codec does: high levels and large items hold it up.
         write_buffer: Bytes that may wait to be written, at least 1. Appends beyond it wait; an item larger than it
             goes through alone.
         max_item_size: Encoded length above which `append` refuses, and decompressed length above which reading refuses.
-        max_open_blobs: File handles kept open for sealed sections, at least 1.
+        max_open_blobs: Sealed sections kept open for reading, at least 1: a file handle each, and 8 bytes of memory for
+            each of its items.
 
     Raises:
         InvalidConfiguration: A value is out of its range.
@@ -73,6 +74,9 @@ class Config(Generic[T]):
         _check_range("max_open_blobs", self.max_open_blobs, 1, 2**20)
         if self.compression is not None:
             _check_range("compression", self.compression, -131_072, 22)
+        if isinstance(self.codec, type):
+            name = self.codec.__name__
+            raise TypeError(f"codec: expected a Codec, found the class {name}: make one of it, as in {name}()")
         for needed in ("name", "encode", "decode"):
             if not hasattr(self.codec, needed):
                 raise TypeError(f"codec: expected a Codec, found {type(self.codec).__name__} without {needed}")

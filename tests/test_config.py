@@ -1,8 +1,11 @@
 """`config`: what a journal is made of is checked when it is said, not when it is needed."""
 
+import copy
 import doctest
 import math
-from dataclasses import FrozenInstanceError
+import pickle
+import re
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posjournal_async import config
-from posjournal_async.codecs import BytesCodec, Codec, MsgpackCodec
+from posjournal_async.codecs import BytesCodec, Codec, JsonCodec, MsgpackCodec
 from posjournal_async.config import Config, Context
 from posjournal_async.errors import InvalidConfiguration
 from posjournal_async.metrics import Counters, NoMetrics
@@ -185,6 +188,23 @@ def test_what_is_no_codec_is_refused(codec: object) -> None:
     """A value of the wrong type is a `TypeError`, as for the other fields."""
     with pytest.raises(TypeError, match="codec: expected"):
         config_of(codec=codec)
+
+
+@pytest.mark.parametrize("codec", [BytesCodec, JsonCodec, MsgpackCodec], ids=lambda codec: codec.__name__)
+def test_a_class_of_codecs_is_no_codec(codec: Any) -> None:
+    """It has all that a codec has, and each append would fail; the error says what to do."""
+    expected = f"codec: expected a Codec, found the class {codec.__name__}: make one of it, as in {codec.__name__}()"
+    with pytest.raises(TypeError, match=re.escape(expected)):
+        config_of(codec=codec)
+
+
+def test_a_configuration_pickles_and_is_copied() -> None:
+    """It goes to processes that are spawned, also when its codec was used."""
+    made = config_of(items_per_section=7)
+    made.codec.encode("used")
+    for other in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):  # noqa: S301 - our own bytes
+        assert other.codec.decode(other.codec.encode({"id": 7})) == {"id": 7}
+        assert replace(other, codec=made.codec) == made
 
 
 @pytest.mark.parametrize("name", ["partition", "items_per_section", "codec", "compression", "max_open_blobs"])
