@@ -131,7 +131,7 @@ class ItemTooLarge(AppendError):
 
 
 class SizeOverflow(AppendError):
-    """The journal's size would be larger than 2**64 - 1 items.
+    """The journal's size would be larger than 2**64 - 1 items, or it would start with that many and take none.
 
     Attributes:
         size: The size that was asked for, in items.
@@ -142,7 +142,7 @@ class SizeOverflow(AppendError):
         self.size = size
 
     def __str__(self) -> str:
-        return f"size: expected less than 2**64 items, found {self.size}"
+        return f"size: expected at most 2**64 - 1 items, and a start below that, found {self.size}"
 
 
 class CodecError(JournalError):
@@ -151,7 +151,8 @@ class CodecError(JournalError):
     Attributes:
         codec: Name of the codec, or "zstd".
         doing: "encode", "decode" or "decompress".
-        reason: What the codec said.
+        reason: The class name of the exception that the codec raised, or what is wrong with what it was given or gave.
+            The text of the exception may quote the item; it is in the `__cause__` only.
         position: The item's position when it was read, else None.
     """
 
@@ -248,8 +249,8 @@ class JournalLocked(JournalError, OSError):
         self.partition = partition
         self.holder = holder
 
-    def __reduce__(self) -> tuple[type[JournalLocked], tuple[str, int | None]]:
-        return type(self), (self.partition, self.holder)
+    def __reduce__(self) -> tuple[type[JournalLocked], tuple[str, int | None], dict[str, object]]:
+        return type(self), (self.partition, self.holder), self.__dict__  # its notes are there
 
     def __str__(self) -> str:
         holder = "" if self.holder is None else f" by process {self.holder}"
@@ -310,8 +311,8 @@ class StorageError(JournalError, OSError):
         self.blob = blob
         self.doing = doing
 
-    def __reduce__(self) -> tuple[type[StorageError], tuple[str, bytes | None, int | None, str]]:
-        return type(self), (self.partition, self.blob, self.errno, self.doing)
+    def __reduce__(self) -> tuple[type[StorageError], tuple[str, bytes | None, int | None, str], dict[str, object]]:
+        return type(self), (self.partition, self.blob, self.errno, self.doing), self.__dict__  # its notes are there
 
     def __str__(self) -> str:
         reason = "it failed" if self.errno is None else os.strerror(self.errno).lower()

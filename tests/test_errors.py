@@ -58,7 +58,11 @@ EXAMPLES: list[tuple[JournalError, dict[str, object], str | None]] = [
         {"length": 101, "limit": 100},
         "encoded item: expected at most 100 bytes, found 101 bytes",
     ),
-    (SizeOverflow(2**64), {"size": 2**64}, "size: expected less than 2**64 items, found 18446744073709551616"),
+    (
+        SizeOverflow(2**64 - 1),
+        {"size": 2**64 - 1},
+        "size: expected at most 2**64 - 1 items, and a start below that, found 18446744073709551615",
+    ),
     (
         CodecError("json", "encode", "expected str, found set"),
         {"codec": "json", "doing": "encode", "reason": "expected str, found set", "position": None},
@@ -228,6 +232,18 @@ def test_an_error_is_copied(error: JournalError, facts: dict[str, object], messa
     """A copy says what the original says."""
     del facts, message
     assert described(copy.copy(error)) == described(error)
+
+
+@each_example
+def test_a_copy_of_an_error_has_its_notes(error: JournalError, facts: dict[str, object], message: str | None) -> None:
+    """What was noted on the way, as of a handle that could not be closed either, and what a handler has added."""
+    del facts, message
+    noted = copy.copy(error)
+    noted.add_note("and closing it failed too")
+    noted.request = 7  # type: ignore[attr-defined]
+    for copied in (copy.copy(noted), copy.deepcopy(noted), pickle.loads(pickle.dumps(noted))):  # noqa: S301 - our own bytes
+        assert copied.__notes__ == ["and closing it failed too"]
+        assert vars(copied)["request"] == 7
 
 
 @each_example
