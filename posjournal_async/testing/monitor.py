@@ -86,8 +86,9 @@ class OrderingMonitor(WrappedStorage):
     def __init__(self, inner: Storage) -> None:
         super().__init__(inner)
         self._journals: dict[str, JournalShadow] = {}
-        self._shadows: dict[Blob, Shadow] = {}
-        self._closed: set[Blob] = set()
+        # By the `id` of the blob: the blobs of a backend may be equal to others, and need not hash. A blob is kept here
+        # with its shadow, so that no other one gets its id; one without a shadow is closed.
+        self._handles: dict[int, tuple[Blob, Shadow | None]] = {}
         self.violations: list[OrderingViolation] = []
 
     def __enter__(self) -> Self:
@@ -144,7 +145,7 @@ class OrderingMonitor(WrappedStorage):
         if call.what == "release":
             return await self._release(call, known, go_on)
         self._begin(call, known, part)
-        shadow = None if call.blob is None else self._shadows.get(call.blob)
+        shadow = self._shadow_of(call)
         covered: set[object] = set() if shadow is None else shadow.covered()
         known.busy += call.what in _CHANGES
         try:
@@ -165,18 +166,18 @@ class OrderingMonitor(WrappedStorage):
 
     def _begin(self, call: Call, known: JournalShadow, part: str) -> None:
         """Look at a call before it is made."""
-        if call.blob is not None and call.blob in self._closed and call.what != "close":
+        shadow = self._shadow_of(call)
+        if call.blob is not None and shadow is None and call.what != "close":
             self.object(call, "the blob is closed")
         if call.what in _CHANGES and not known.is_locked:
             self.object(call, "nobody has the lock")
         if call.what in _REMOVALS:
             self._begin_removal(call, known, part)
         elif call.what == "close" and call.blob is not None:
-            self._closed.add(call.blob)
-            self._shadows.pop(call.blob, None)
-            known.open_blobs.discard(call.blob)
-        elif call.blob is not None and call.what in _CHANGES:
-            self._begin_change(call, known, part, self._shadows[call.blob])
+            self._handles[id(call.blob)] = call.blob, None
+            known.open_blobs.discard(id(call.blob))
+        elif shadow is not None and call.what in _CHANGES:
+            self._begin_change(call, known, part, shadow)
 
     async def _release(self, call: Call, known: JournalShadow, go_on: Callable[[], Awaitable[T]]) -> T:
         """Let the lock go, and object afterwards: it would be in the way of everybody."""
@@ -347,8 +348,8 @@ class OrderingMonitor(WrappedStorage):
         known.gone.discard(part)
         if part == "data":
             known.sections.add(section)
-        self._shadows[blob] = shadow
-        known.open_blobs.add(blob)
+        self._handles[id(blob)] = blob, shadow
+        known.open_blobs.add(id(blob))
 
     def _created(self, call: Call, known: JournalShadow, section: int) -> None:
         slot = known.durable_slot()
@@ -383,6 +384,10 @@ class OrderingMonitor(WrappedStorage):
         self.violations.append(violation)
         raise violation
 
+    def _shadow_of(self, call: Call) -> Shadow | None:
+        """Return the shadow of the blob that a call is made on, or None if there is none or it is closed."""
+        return None if call.blob is None else self._handles.get(id(call.blob), (call.blob, None))[1]
+
     def _journal(self, partition: str) -> JournalShadow:
         return self._journals.setdefault(partition.rpartition("_")[0], JournalShadow())
 
@@ -397,10 +402,10 @@ class _WatchedBlob:
 
     def __init__(self, monitor: OrderingMonitor, inner: Blob, partition: str, name: bytes) -> None:
         assert isinstance(inner, ReadsAtOnce)
-        assert isinstance(inner, WritesDurably)
         self.read_at = inner.read_at
         self.write_at = inner.write_at
-        self.write_durably_at = inner.write_durably_at
+        if isinstance(inner, WritesDurably):
+            self.write_durably_at = inner.write_durably_at
         self.resize = inner.resize
         self.sync = inner.sync
         self._monitor = monitor

@@ -12,7 +12,6 @@ from posjournal_async.format.record import parse_records
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from posjournal_async.storage.protocols import Blob
 
 __all__ = ["Attached", "JournalShadow", "Shadow"]
 
@@ -150,7 +149,7 @@ class JournalShadow:
         adopted: The durable size that the checkpoint said when the journal was opened, or a lower one since.
         is_locked: Whether somebody has the lock.
         busy: Calls under way that change something.
-        open_blobs: Blobs that are open.
+        open_blobs: The `id` of each blob that is open.
         has_failed: Whether a change has failed since the lock was taken.
         attached: The open journal, for its claims.
         claimed: What it has claimed last, and was found to be durable.
@@ -166,7 +165,7 @@ class JournalShadow:
         self.adopted = 0
         self.is_locked = False
         self.busy = 0
-        self.open_blobs: set[Blob] = set()
+        self.open_blobs: set[int] = set()
         self.has_failed = False
         self.attached: Attached | None = None
         self.claimed = 0

@@ -94,7 +94,7 @@ class WrappedStorage:
     async def open(self, partition: str, name: bytes) -> tuple[Blob, int]:
         """Do what the wrapped storage does."""
         blob, length = await self.around(Call("open", partition, name), lambda: self.inner.open(partition, name))
-        kind = _FastBlob if isinstance(blob, WritesDurably) and isinstance(blob, ReadsAtOnce) else _PlainBlob
+        kind = _KINDS[isinstance(blob, WritesDurably), isinstance(blob, ReadsAtOnce)]
         return kind(self, blob, partition, name), length
 
     async def remove(self, partition: str, name: bytes | None) -> None:
@@ -153,16 +153,31 @@ class _PlainBlob:
         await self._around(self._call("close"), self._inner.close)
 
 
-class _FastBlob(_PlainBlob):
+class _DurablyWritingBlob(_PlainBlob):
     async def write_durably_at(self, offset: int, data: Buffer) -> None:
         assert isinstance(self._inner, WritesDurably)
         inner = self._inner
         call = self._call("write_durably_at", offset, bytes(data))
         await self._around(call, lambda: inner.write_durably_at(offset, data))
 
+
+class _AtOnceReadingBlob(_PlainBlob):
     def read_at_once(self, offset: int, length: int) -> bytes | None:
         assert isinstance(self._inner, ReadsAtOnce)
         return self._inner.read_at_once(offset, length)
+
+
+class _FastBlob(_DurablyWritingBlob, _AtOnceReadingBlob):
+    pass
+
+
+# By whether the wrapped one writes durably, and whether it reads at once.
+_KINDS = {
+    (False, False): _PlainBlob,
+    (True, False): _DurablyWritingBlob,
+    (False, True): _AtOnceReadingBlob,
+    (True, True): _FastBlob,
+}
 
 
 class _WrappedLock:

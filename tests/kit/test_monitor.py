@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -687,6 +688,51 @@ async def test_opening_without_a_checkpoint_may_remove_what_a_crash_left() -> No
         assert journal.recovery.sections_removed == 1
         monitor.acknowledged("p", 3)
         await journal.close()
+
+
+@dataclass
+class Lookalike:
+    """A blob of a backend whose blobs are all equal, and cannot be hashed."""
+
+    inner: Any = field(compare=False)
+
+    def __post_init__(self) -> None:
+        self.read_at = self.inner.read_at
+        self.write_at = self.inner.write_at
+        self.resize = self.inner.resize
+        self.sync = self.inner.sync
+        self.close = self.inner.close
+
+
+@dataclass(unsafe_hash=True)
+class HashedLookalike(Lookalike):
+    """One that can be hashed, alike for all."""
+
+
+class Lookalikes(MemoryStorage):
+    """A storage of such blobs."""
+
+    def __init__(self, kind: type[Lookalike]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    @override
+    async def open(self, partition: str, name: bytes) -> tuple[Any, int]:
+        blob, length = await super().open(partition, name)
+        return self.kind(blob), length
+
+
+@pytest.mark.parametrize("kind", [Lookalike, HashedLookalike])
+async def test_blobs_that_look_alike_are_told_apart(kind: type[Lookalike]) -> None:
+    """A blob is what a call was made on, whatever it is equal to: one is closed, and the others are not."""
+    with OrderingMonitor(Lookalikes(kind)) as monitor:
+        for _ in range(2):
+            journal = await Journal.init(Context(monitor), CONFIG)
+            monitor.attach("p", journal)
+            await journal.append_many([b"item"] * 7)
+            await journal.prune(3)
+            await journal.rewind(5)
+            await journal.close()
 
 
 async def test_a_read_at_once_of_a_closed_blob_is_seen(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typing_extensions import override
 
 from posjournal_async import Context, FileStorage, MemoryStorage, StorageError
 from posjournal_async.storage.protocols import ReadsAtOnce, RemovesMany, WritesDurably
@@ -51,6 +52,69 @@ async def test_a_wrapper_offers_what_the_wrapped_one_offers(
         assert isinstance(storage, RemovesMany)
         await blob.close()
         await lock.release()
+
+
+class SlowBlob:
+    """A blob that offers nothing besides, around one in a file."""
+
+    def __init__(self, inner: Any, offered: list[str]) -> None:
+        self.read_at = inner.read_at
+        self.write_at = inner.write_at
+        self.resize = inner.resize
+        self.sync = inner.sync
+        self.close = inner.close
+        self.inner = inner
+        self.offered = offered
+
+
+class DurablyWritingBlob(SlowBlob):
+    """One that writes durably, and cannot read at once."""
+
+    async def write_durably_at(self, offset: int, data: bytes) -> None:
+        self.offered.append("write_durably_at")
+        await self.inner.write_durably_at(offset, data)
+
+
+class AtOnceReadingBlob(SlowBlob):
+    """One that reads at once, and cannot write durably."""
+
+    def read_at_once(self, offset: int, length: int) -> Any:
+        self.offered.append("read_at_once")
+        return self.inner.read_at_once(offset, length)
+
+
+class OffersOne(FileStorage):
+    """Files whose blobs are of one of these kinds, and note which call of the optional ones was made."""
+
+    def __init__(self, root: Path, kind: type[SlowBlob]) -> None:
+        super().__init__(root)
+        self.kind = kind
+        self.offered: list[str] = []
+
+    @override
+    async def open(self, partition: str, name: bytes) -> tuple[Any, int]:
+        blob, length = await super().open(partition, name)
+        return self.kind(blob, self.offered), length
+
+
+@pytest.mark.parametrize("wrapper", [*WRAPPERS, OrderingMonitor])
+@pytest.mark.parametrize(
+    ("kind", "only"),
+    [(SlowBlob, None), (DurablyWritingBlob, "write_durably_at"), (AtOnceReadingBlob, "read_at_once")],
+)
+async def test_a_wrapper_offers_one_thing_without_the_other(
+    wrapper: Callable[[Storage], Storage], kind: type[SlowBlob], only: str | None, tmp_path: Path
+) -> None:
+    """A journal on the wrapper makes the calls that it makes on what is wrapped, and no others."""
+    inner = OffersOne(tmp_path, kind)
+    storage = wrapper(inner)
+    journal = await filled(Context(storage), 35)
+    await journal.sync()
+    await journal.close()
+    journal = await filled(Context(storage), 0)
+    assert await contents_of(journal) == items_in(range(35))
+    await journal.close()
+    assert set(inner.offered) == ({only} if only else set())
 
 
 @pytest.mark.parametrize("wrapper", [*WRAPPERS, OrderingMonitor])
