@@ -126,6 +126,20 @@ async def test_a_write_under_way_at_a_kill_may_be_torn() -> None:
         await blob.sync()
 
 
+async def test_a_write_under_way_at_a_kill_is_told_from_an_equal_one_before_it() -> None:
+    """What was written before the kill stays pending, in its order: a power cut that keeps all keeps what was read."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    for data in (b"BBBB", b"CCCC"):
+        await blob.write_at(0, data)
+    storage.crash_at = storage.calls + 1
+    with pytest.raises(PowerCut):
+        await blob.write_at(0, b"BBBB")
+    for seed in SEEDS:
+        killed = storage.killed(random.Random(seed))
+        assert killed.power_cut(random.Random(seed), Luck.ALL).tree() == killed.tree()
+
+
 async def test_a_failed_sync_leaves_pages_that_are_clean_and_never_written() -> None:
     """They can be read, a later sync says OK, and a power cut shows that it lied; writing them again helps."""
     storage = CrashStorage()

@@ -174,7 +174,8 @@ class File:
         """Return what is left when the process is killed: a change under way is made, half made or not made."""
         copy = self.copy()
         if copy.under_way is not None:
-            copy.pending.remove(copy.under_way)
+            # That one, not another one that is equal.
+            copy.pending = [change for change in copy.pending if change is not copy.under_way]
             left = copy.under_way.torn(rng) if rng.random() < 0.7 else None
             if left is not None:
                 left.apply(copy.visible)
