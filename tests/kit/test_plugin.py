@@ -233,16 +233,18 @@ def outbox(pytester: pytest.Pytester) -> pytest.Pytester:
 def test_the_bugs_of_the_example_are_found_and_tried_again(outbox: pytest.Pytester) -> None:
     """The right outbox passes; the lines that the others print ask for the plugin as the first run did."""
     result = outbox.runpytest_subprocess("-p", PLUGIN, "--runxfail", f"--posjournal-states={STATES}")
-    result.assert_outcomes(passed=1, failed=2)
+    result.assert_outcomes(passed=1, failed=3)
     result.stdout.fnmatch_lines(
         [
             "*Extra items in the left set:",
             "E * crash at moment *, right after telling, after telling [[]('accepted', *state *, *",
+            "E *assert [[]0, 1, 2, 2[]] == [[]0, 1, 2, 3[]]",
+            "E * crash at moment *, after telling *'sent'*state *, *",
             "E *ItemPruned: position: expected one from the pruning boundary 3 on, found 2",
             "E * crash at moment *, in the * of *, after telling *'sent'*state *, *",
         ]
     )
-    hasty, forgetful = lines_again(result.outlines)
+    hasty, _, forgetful = lines_again(result.outlines)
     assert f"-p {PLUGIN} --posjournal-seed=0 --posjournal-states={STATES} --posjournal-at=" in hasty
     again = replayed(outbox, forgetful, "--runxfail")
     again.assert_outcomes(failed=1)
