@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -209,5 +210,26 @@ async def test_any_sectors_of_a_write_may_be_missing() -> None:
     for first in (old, new):
         for second in (old + old, new + new):
             for third in (none, new):
-                if (first, second, third) != (old, new + new, none):  # one hole, not two
-                    assert (b"a" * 256 + first + second + third) in left
+                assert (b"a" * 256 + first + second + third) in left
+    assert left_by_power_cuts(storage) <= left
+
+
+async def test_sectors_are_missing_here_and_there_also_where_the_states_are_many() -> None:
+    """Chance comes by each of the combinations, not only by those with one hole."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    await blob.write_at(0, b"o" * 2_560)
+    await blob.sync()
+    await blob.write_at(0, b"N" * 2_560)
+    left = {next(iter(state.tree().values()))[511::512] for state in storage.states(2_000)}
+    assert left == {bytes(sectors) for sectors in itertools.product(b"oN", repeat=5)}
+
+
+async def test_sectors_that_a_write_leaves_as_they_were_make_no_states() -> None:
+    """Of many of them there would be more than can be counted."""
+    storage = CrashStorage()
+    blob, _ = await storage.open("p", b"n")
+    await blob.write_at(0, bytes(100_000))
+    await blob.sync()
+    await blob.write_at(0, bytes(99_999) + b"x")
+    assert len(list(storage.states(2))) == 2

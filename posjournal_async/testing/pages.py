@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,9 @@ class Change:
         """Yield each content that a power cut may leave where the change was made to `content`, some of them twice.
 
         A resize is made or lost. Of a write there may be all, nothing, the bytes before any one of them, or all but
-        some sectors in a row. Where the blob grew, what is not there is zeros or the end of the blob; in place it is
-        what was there before.
+        some sectors, whichever. Where the blob grew, what is not there is zeros or the end of the blob; in place it is
+        what was there before. So there are two to the power of the sectors that the write changes: ask for no more of
+        them than are wanted.
         """
         yield content
         made = bytearray(content)
@@ -62,10 +64,14 @@ class Change:
             Change(self.at, self.data[:keep]).apply(torn)
             yield bytes(torn)
             yield bytes(_grown(torn, end))
-        edges = self._edges()
-        for number, start in enumerate(edges[:-1]):
-            for stop in edges[number + 1 :]:
-                yield bytes(_without(made, content, start, stop))
+        # Only those that differ: the others would yield the same over and over.
+        sectors = self._sectors()
+        changed = [(start, stop) for start, stop in sectors if _before(content, start, stop) != made[start:stop]]
+        for is_lost in itertools.product((False, True), repeat=len(changed)):
+            left = made[:]
+            for start, stop in itertools.compress(changed, is_lost):
+                left[start:stop] = _before(content, start, stop)
+            yield bytes(left)
 
     def apply_by_chance(self, content: bytearray, rng: Random) -> None:
         """Make one of the outcomes."""
@@ -80,17 +86,23 @@ class Change:
         if fate in {4, 5}:
             _grown(content, self.at + len(self.data))
         if fate > 5:
-            edges = self._edges()
-            start, stop = sorted(rng.sample(range(len(edges)), 2))
+            sectors = self._sectors()
+            if fate == 6:  # in a row: of many sectors, chance alone hardly ever loses but one, or keeps but one
+                first, end = sorted(rng.sample(range(len(sectors) + 1), 2))
+                lost = sectors[first:end]
+            else:
+                lost = [sector for sector in sectors if rng.random() < 0.5]
             before = bytes(content)
             self.apply(content)
-            content[:] = _without(content, before, edges[start], edges[stop])
+            for start, stop in lost:
+                content[start:stop] = _before(before, start, stop)
 
-    def _edges(self) -> list[int]:
-        """Return where the sectors begin that the write is to, and where it ends."""
+    def _sectors(self) -> list[tuple[int, int]]:
+        """Return from where to where the write is to each sector."""
         assert self.data is not None
         end = self.at + len(self.data)
-        return [self.at, *range(self.at + SECTOR - self.at % SECTOR, end, SECTOR), end]
+        edges = [self.at, *range(self.at + SECTOR - self.at % SECTOR, end, SECTOR), end]
+        return list(itertools.pairwise(edges))
 
     def torn(self, rng: Random) -> Change:
         """Return a beginning of it."""
@@ -102,11 +114,9 @@ class Change:
         return Change(self.at, self.data[:keep])
 
 
-def _without(made: bytearray, before: bytes, start: int, stop: int) -> bytearray:
-    """Return `made` with the bytes from `start` to `stop` as they were before, or zeros where there were none."""
-    content = made[:]
-    content[start:stop] = before[start:stop].ljust(stop - start, b"\0")
-    return content
+def _before(content: bytes, start: int, stop: int) -> bytes:
+    """Return the bytes from `start` to `stop`, or zeros where there are none."""
+    return content[start:stop].ljust(stop - start, b"\0")
 
 
 def _grown(content: bytearray, length: int) -> bytearray:
