@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,9 +54,10 @@ async def crash_points(
 
     Args:
         service: Called with the storage and with a function to tell what the service has promised somebody: that an
-            order is accepted, that a payment was made.
-        check: Called for each state with the storage as the crash left it and with what was told before. It opens the
-            service again, and raises if a promise is broken.
+            order is accepted, that a payment was made. What is told is copied (`copy.deepcopy`), as it is then; what
+            cannot be copied is a TypeError.
+        check: Called for each state with the storage as the crash left it and with what was told before, a copy of its
+            own. It opens the service again, and raises if a promise is broken.
         seed: What chance is taken from.
         states: How many ways of a power cut are tried at each moment, at least 2.
         at: Try only the state of which a failure has told the numbers of moment and state.
@@ -138,7 +140,7 @@ async def try_points(  # noqa: PLR0913 - what `crash_points` takes
             count += 1
             try:
                 with _seeded(Random(f"{seed}:{moment}:{number}")):
-                    await check(state, list(point.told))
+                    await check(state, copy.deepcopy(list(point.told)))
             except BaseException as error:
                 how = "power cut" if number else "process killed"
                 error.add_note(
@@ -174,7 +176,10 @@ async def _points_of(service: Service) -> list[_Point]:
         note(f"in the {call} of {partition}, blob {blob}")
 
     def tell(promise: Any) -> None:
-        told.append(promise)
+        try:
+            told.append(copy.deepcopy(promise))  # the service may go on to change it
+        except Exception as error:
+            raise TypeError(f"tell: expected what can be copied, found {type(promise).__name__}") from error
         note("right after telling")
 
     storage.on_call = note_call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,37 @@ async def test_no_state_is_tried_that_the_service_goes_on_to_change() -> None:
     await crash_points(small, undisturbed.check)
     await crash_points(small, check)
     assert seen.states == undisturbed.states
+
+
+async def test_what_was_told_stays_as_it_was_told() -> None:
+    """A service may go on to change it, and so may a check: another moment or state is not disturbed."""
+
+    async def service(_: CrashStorage, tell: Callable[[Any], None]) -> None:
+        answer: dict[str, list[int]] = {}
+        for number, order in enumerate(("Emma", "Dune")):
+            answer[order] = [number]
+            tell(answer)
+
+    seen: list[Any] = []
+
+    async def check(_: CrashStorage, told: Sequence[Any]) -> None:
+        seen.append(repr(told))
+        told[-1]["Emma"].append(7)
+        told[-1]["Persuasion"] = [8]
+
+    await crash_points(service, check)
+    both = "[{'Emma': [0]}, {'Emma': [0], 'Dune': [1]}]"
+    assert seen == ["[{'Emma': [0]}]"] * 2 + [both] * 4
+
+
+async def test_what_cannot_be_copied_is_not_told() -> None:
+    """The service gets the error where it tells."""
+
+    async def service(_: CrashStorage, tell: Callable[[Any], None]) -> None:
+        tell((1, threading.Lock()))
+
+    with pytest.raises(TypeError, match="tell: expected what can be copied, found tuple"):
+        await crash_points(service, Seen().check)
 
 
 async def large(storage: CrashStorage, tell: Callable[[Any], None]) -> None:
