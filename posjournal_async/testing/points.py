@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import secrets
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -19,9 +20,8 @@ __all__ = ["check_states", "crash_points", "try_points"]
 Service: TypeAlias = "Callable[[CrashStorage, Callable[[Any], None]], Awaitable[None]]"
 Check: TypeAlias = "Callable[[CrashStorage, Sequence[Any]], Awaitable[None]]"
 
-# Where a journal takes its id and its salts from. They are bytes on disk, so the ways in which a write may be torn
-# depend on them; they come from the seed while services run here, so that a state has the same number the next time.
-_randbits = secrets.randbits
+# Held by the one run that has put its seed in the place of the chance of the process.
+_RUNNING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ async def crash_points(
     Raises:
         ValueError: `states` is less than 2, or there is no state with the numbers of `at`: the service, the seed or
             `states` is another than when they were told.
+        RuntimeError: Another run is under way in this process: each would take from the seed of the other.
         BaseException: What the service raised; or what `check` raised, with a note that says how to try that state
             again.
 
@@ -129,38 +130,49 @@ async def try_points(  # noqa: PLR0913 - what `crash_points` takes
         again: Says how to try a state again, given the numbers of moment and state.
     """
     count = 0
-    with _seeded(Random(seed)):
+    with _seeded() as rng:
+        rng.seed(seed)
         points = await _points_of(service)
-    for moment, point in enumerate(points):
-        if at is not None and at[0] != moment:
-            continue
-        for number, state in enumerate(_states_of(point.storage, states, seed + moment)):
-            if at is not None and at[1] != number:
+        for moment, point in enumerate(points):
+            if at is not None and at[0] != moment:
                 continue
-            count += 1
-            try:
-                with _seeded(Random(f"{seed}:{moment}:{number}")):
+            for number, state in enumerate(_states_of(point.storage, states, seed + moment)):
+                if at is not None and at[1] != number:
+                    continue
+                count += 1
+                rng.seed(f"{seed}:{moment}:{number}")
+                try:
                     await check(state, copy.deepcopy(list(point.told)))
-            except BaseException as error:
-                how = "power cut" if number else "process killed"
-                error.add_note(
-                    f"crash at moment {moment}, {point.what}, after telling {list(point.told)}; state {number}, {how}\n"
-                    f"again: {again(moment, number)}"
-                )
-                raise
+                except BaseException as error:
+                    how = "power cut" if number else "process killed"
+                    error.add_note(
+                        f"crash at moment {moment}, {point.what}, after telling {list(point.told)}; "
+                        f"state {number}, {how}\nagain: {again(moment, number)}"
+                    )
+                    raise
     return count
 
 
 @contextmanager
-def _seeded(rng: Random) -> Generator[None]:
+def _seeded() -> Generator[Random]:
+    """Put a `Random` in the place from which a journal takes its id and its salts.
+
+    They are bytes on disk, so the ways in which a write may be torn depend on them: they come from the seed, so that a
+    state has the same number the next time. The place is one for the whole process, so there is one run at a time.
+    """
+    if not _RUNNING.acquire(blocking=False):
+        raise RuntimeError("crash_points: expected one run at a time in a process, found another under way")
+    rng, chance = Random(), secrets.randbits
+
     def randbits(k: int) -> int:
         return rng.getrandbits(k)
 
     secrets.randbits = randbits
     try:
-        yield
+        yield rng
     finally:
-        secrets.randbits = _randbits
+        secrets.randbits = chance
+        _RUNNING.release()
 
 
 async def _points_of(service: Service) -> list[_Point]:

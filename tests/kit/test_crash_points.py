@@ -224,6 +224,25 @@ async def test_chance_is_chance_again_afterwards() -> None:
     assert secrets.randbits.__self__.__class__.__name__ == "SystemRandom"  # type: ignore[attr-defined]
 
 
+async def test_two_runs_beside_each_other_are_refused() -> None:
+    """Each would take from the chance of the other; one after the other they are fine, also after one that failed."""
+    first, second = await asyncio.gather(
+        crash_points(journal_of_five, no_check, states=2),
+        crash_points(journal_of_five, no_check, states=2),
+        return_exceptions=True,
+    )
+    assert isinstance(first, int)
+    assert isinstance(second, RuntimeError)
+    assert str(second) == "crash_points: expected one run at a time in a process, found another under way"
+    with pytest.raises(Failure):
+        await crash_points(broken_service, no_check)
+    assert await crash_points(journal_of_five, no_check, states=2) == first
+
+
+async def no_check(_: CrashStorage, __: Sequence[Any]) -> None:
+    pass
+
+
 class Failure(Exception):
     """What goes wrong in a test."""
 
