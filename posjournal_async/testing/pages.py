@@ -66,7 +66,7 @@ class Change:
             yield bytes(_grown(torn, end))
         # Only those that differ: the others would yield the same over and over.
         sectors = self._sectors()
-        changed = [(start, stop) for start, stop in sectors if _before(content, start, stop) != made[start:stop]]
+        changed = [(start, stop) for start, stop in sectors if _before(content, start, stop) != bytes(made[start:stop])]
         for is_lost in itertools.product((False, True), repeat=len(changed)):
             left = made[:]
             for start, stop in itertools.compress(changed, is_lost):
