@@ -10,6 +10,7 @@ or `-p posjournal_async.testing.plugin` on the command line.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -41,12 +42,14 @@ class CrashPoints:
         tried: How many states were checked in this test.
     """
 
-    def __init__(self, config: pytest.Config, test: str) -> None:
+    def __init__(self, config: pytest.Config, test: pytest.Item) -> None:
         """Read the options; the fixture `crash_points` is what a test asks for."""
         self._seed: int | None = config.option.posjournal_seed
         self._states: int | None = config.option.posjournal_states
         self._at: tuple[int, int] | None = config.option.posjournal_at
-        self._command = ["pytest", test]
+        # The id of a test is relative to the root directory, and pytest may have been started in another one.
+        file = os.path.relpath(test.path, config.invocation_params.dir)
+        self._command = ["pytest", f"{file}::{test.nodeid.partition('::')[2]}"]
         if __name__ in config.option.plugins:
             self._command += ["-p", __name__]
         self.tried = 0
@@ -100,7 +103,7 @@ def crash_points(request: pytest.FixtureRequest) -> Iterator[CrashPoints]:
 
     Awaited as `crash_points(service, check)`. A test that is to try one state again, and does not come by it, fails.
     """
-    points = CrashPoints(request.config, request.node.nodeid)
+    points = CrashPoints(request.config, request.node)
     yield points
     at = request.config.option.posjournal_at
     if at is not None and not points.tried:

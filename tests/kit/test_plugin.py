@@ -181,6 +181,25 @@ def test_a_planted_bug_is_found_and_tried_again_from_its_seed(project: pytest.Py
     assert "--posjournal-seed=7 --posjournal-states=5" in lines_again(third.outlines)[0]
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_state_is_tried_again_where_pytest_was_started(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    """In a directory below the root, too: the line names the test as it is called from there."""
+    project.makeini("[pytest]")
+    file = project.makepyfile(BAD)
+    folder = project.mkdir("orders")
+    file.rename(folder / "test_orders.py")
+    monkeypatch.chdir(folder)
+    result = project.runpytest_subprocess("-n", workers, "-k", "has")
+    result.assert_outcomes(failed=1)
+    [again] = lines_again(result.outlines)
+    assert again.startswith("pytest 'test_orders.py::test_orders[has ty]' ")
+    second = replayed(project, again)
+    second.assert_outcomes(failed=1)
+    assert lines_again(second.outlines) == [again]
+
+
 def test_a_state_that_is_not_there_fails_the_test(project: pytest.Pytester) -> None:
     """Otherwise a bug that moved to another moment would count as mended; tests that crash nothing do not care."""
     project.makepyfile(GOOD)
