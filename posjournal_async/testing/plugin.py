@@ -58,7 +58,8 @@ class CrashPoints:
         """Run a service, and check each state in which a crash at any moment may leave its storage.
 
         Args:
-            service: Called with the storage and with a function to tell what the service has promised somebody.
+            service: Called with the storage and with a function to tell what the service has promised somebody; what is
+                told is copied.
             check: Called for each state with the storage as the crash left it and with what was told before.
             seed: What chance is taken from, unless `--posjournal-seed` says otherwise.
             states: How many ways of a power cut are tried at each moment, at least 2, unless `--posjournal-states`
@@ -69,6 +70,7 @@ class CrashPoints:
 
         Raises:
             ValueError: `states` is less than 2.
+            RuntimeError: Another run is under way in this process.
             BaseException: What the service raised; or what `check` raised, with a note that says how to try that state
                 again.
         """
