@@ -36,7 +36,8 @@ from posjournal_async import (
 NUMBER = Struct("<Q")
 GREETING = b"frames/1"
 
-# Items are sent as they are stored, so any journal of any codec is copied: `codec` says how they are read, not sent.
+# Items are bytes here, and are sent as they are. With another codec, send what its `encode` gives of an item, and
+# append what its `decode` makes of that.
 CONFIG: Config[bytes] = Config(partition="frames", codec=BytesCodec(), items_per_section=1_000)
 
 # Items received between two fsyncs: what a cut, or a crash of the receiver, makes it fetch again at most.
