@@ -108,7 +108,10 @@ async def test_every_metric_is_on_the_dashboard() -> None:
 
 @pytest.mark.parametrize("expression", [*EXPRESSIONS, *ALERTS])
 def test_an_expression_is_well_formed(expression: str) -> None:
-    """As far as can be said without a server: brackets match, quantiles are of buckets, rates of what only grows."""
+    """As far as can be said without a server: brackets match, quantiles are of buckets, rates of what only grows.
+
+    Repairs are looked at as they are: a process has counted them before it is scraped for the first time.
+    """
     pairs = {")": "(", "]": "[", "}": "{"}
     open_brackets: list[str] = []
     for letter in expression:
@@ -125,4 +128,4 @@ def test_an_expression_is_well_formed(expression: str) -> None:
     else:
         for name in names_in(expression):
             is_rated = re.search(rf"(?:rate|increase)\({name}\b", expression) is not None
-            assert is_rated == name.endswith(growing), name
+            assert is_rated == (name.endswith(growing) and name != "posjournal_recoveries_total"), name
