@@ -322,6 +322,7 @@ class Journal(Generic[T]):
             ItemTooLarge: It is longer than `Config.max_item_size` when encoded; nothing was appended.
             SizeOverflow: The journal has 2**64 - 1 items; nothing was appended.
             StorageError: The section that it filled could not be synced; the journal has failed.
+            JournalFailed: It had failed before, or failed while this waited; nothing was appended.
         """
         if get_ident() != self._thread or not self._is_running():
             self._check_here()
@@ -364,6 +365,7 @@ class Journal(Generic[T]):
             ItemTooLarge: As `append`.
             SizeOverflow: As `append`.
             StorageError: As `append`; otherwise nothing was appended.
+            JournalFailed: As `append`.
         """
         self._check_here()
         self._check_open()
@@ -460,7 +462,8 @@ class Journal(Generic[T]):
 
         The bounds are checked by this call, not at the first item. What is appended later is not in the stream. A prune
         or a rewind that removes what has not been given out yet ends the stream with an error; it never gives out a
-        wrong, repeated or skipped item. Reading is ahead of the consumer by at most `buffer` bytes, plus one item.
+        wrong, repeated or skipped item. Reading is ahead of the consumer by at most `buffer` bytes, plus one item. Left
+        early, close it: `async with aclosing(journal.replay(0)) as items`.
 
         Args:
             start: First position; equal to the size it is an empty stream.
@@ -519,6 +522,7 @@ class Journal(Generic[T]):
 
         Raises:
             StorageError: The storage failed, and with it the journal.
+            JournalFailed: It had failed before, or failed while this waited; nothing was removed.
         """
         self._check_here()
         self._check_open()
@@ -541,6 +545,7 @@ class Journal(Generic[T]):
             InvalidRewind: `size` is larger than the journal.
             ItemPruned: `size` lies below the pruning boundary.
             StorageError: The storage failed, and with it the journal.
+            JournalFailed: It had failed before, or failed while this waited; nothing was discarded.
         """
         self._check_here()
         self._check_open()
@@ -648,7 +653,7 @@ class Journal(Generic[T]):
         finished behind the scenes.
 
         Raises:
-            JournalFailed: The journal has failed; open it again first.
+            JournalFailed: It had failed before, or failed while this waited: open it again first; nothing was removed.
             StorageError: The storage failed.
         """
         self._check_here()
