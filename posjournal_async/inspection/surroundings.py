@@ -267,9 +267,8 @@ def _checks_of_space(place: Path) -> Iterator[Check]:
     free, size = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
     found = f"{free / 2**30:,.1f} GiB of {size / 2**30:,.1f} GiB free"
     if free < _LITTLE_SPACE_BYTES:
-        yield Check(
-            "space", WARNING, found, "a full disk makes appends fail; nothing durable is lost: prune, or make room"
-        )
+        advice = "prune now, or make room: a full disk fails the journal; nothing durable is lost, opening needs room"
+        yield Check("space", WARNING, found, advice)
     else:
         yield Check("space", OK, found)
     if status.f_files:  # some file systems have no fixed number
