@@ -536,7 +536,7 @@ class Journal(Generic[T]):
 
         Durable when it returns; no position yields a discarded item after that, nor after any crash. A crash inside
         leaves a size between `size` and the old one. A cancelled rewind does not happen, or is finished behind the
-        scenes.
+        scenes. A rewind into a sealed section reads that section.
 
         Args:
             size: New size in items, `boundary <= size <= size()`; equal to `size()` does nothing.
@@ -544,6 +544,8 @@ class Journal(Generic[T]):
         Raises:
             InvalidRewind: `size` is larger than the journal.
             ItemPruned: `size` lies below the pruning boundary.
+            Corruption: The section that it would cut into holds a record below `size` that does not check out; nothing
+                was changed.
             StorageError: The storage failed, and with it the journal.
             JournalFailed: It had failed before, or failed while this waited; nothing was discarded.
         """
