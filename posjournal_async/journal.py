@@ -521,6 +521,8 @@ class Journal(Generic[T]):
             min_position: The first position that has to stay, in items; the section that it lies in stays as a whole.
 
         Raises:
+            Corruption: The header of the section that would be the first does not check out: no journal is opened
+                without that. Nothing was changed.
             StorageError: The storage failed, and with it the journal.
             JournalFailed: It had failed before, or failed while this waited; nothing was removed.
         """
