@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from collections import deque
 from concurrent.futures import Executor, Future
@@ -28,7 +29,8 @@ class Threads(Executor):
     still takes while the event loop would go on, are half of what the way to a thread and back costs. So there is
     `hand` beside `submit`, for a job that tells by itself what came of it.
 
-    The threads end when this is collected. When the interpreter exits, what was handed over is done first.
+    The threads end when this is collected. When the interpreter exits, what was handed over is done first. A forked
+    child has none of them: it starts its own, and what was handed over before is the parent's to do.
 
     Args:
         most: Threads at most, at least 1.
@@ -109,10 +111,14 @@ class _Crew:
     """
 
     def __init__(self) -> None:
+        self.is_over = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Have no threads and nothing to do."""
         self.jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self.idle: deque[None] = deque()
         self.threads: list[threading.Thread] = []
-        self.is_over = False
 
     def work(self) -> None:
         """Do one job after the other (in a thread)."""
@@ -164,4 +170,12 @@ def _end_all() -> None:
         crew.join()
 
 
+def _begin_anew_in_child() -> None:
+    # A fork copies what is said of the threads, not the threads: a job would wait for one that never comes. The queue
+    # goes too, with the jobs of the parent in it, and with its lock, which one of the threads may have held.
+    for crew in list(_crews):
+        crew.begin()
+
+
 atexit.register(_end_all)
+os.register_at_fork(after_in_child=_begin_anew_in_child)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import subprocess
 import sys
 import threading
+import warnings
 from contextlib import suppress
 from errno import EIO
 from typing import TYPE_CHECKING
@@ -275,3 +277,27 @@ def test_nothing_is_taken_when_the_threads_have_ended() -> None:
     threads.shutdown()
     with pytest.raises(RuntimeError, match="the threads have ended"):
         threads.hand(lambda: None)
+
+
+def test_a_forked_child_starts_threads_of_its_own_and_leaves_the_jobs_of_the_parent_alone() -> None:
+    """Of the threads it gets only what is said of them: waiting for one would be for ever."""
+    may_go = threading.Event()
+    done, note = os.pipe()
+    threads = Threads(1, "t")
+    threads.hand(lambda: may_go.wait(PATIENCE_SECONDS))
+    threads.hand(lambda: os.write(note, b"parent's "))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # there are threads
+        child = os.fork()
+    if child == 0:  # pragma: no cover - in the child
+        own = threading.Event()
+        threads.hand(lambda: os.write(note, b"child's "))
+        threads.hand(own.set)
+        os._exit(0 if own.wait(PATIENCE_SECONDS) else 1)
+    _, status = os.waitpid(child, 0)
+    may_go.set()
+    threads.shutdown()
+    os.close(note)
+    with os.fdopen(done, "rb") as noted:
+        assert noted.read() == b"child's parent's "
+    assert os.waitstatus_to_exitcode(status) == 0

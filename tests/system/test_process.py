@@ -87,6 +87,35 @@ async def test_a_child_does_not_keep_the_lock(tmp_path: Path) -> None:
     os.waitpid(child, 0)
 
 
+def use_before_and_after_a_fork(root: str) -> None:
+    """Use a storage, fork, and use it in the child."""
+    warnings.simplefilter("ignore")
+    signal.alarm(_PATIENCE_SECONDS)
+    storage = FileStorage(root)
+
+    async def append(item: bytes) -> None:
+        async with await opened(storage) as journal:
+            await journal.append(item)
+
+    asyncio.run(append(b"parent's"))
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        asyncio.run(append(b"parent's again"))
+        return
+    signal.alarm(_PATIENCE_SECONDS)
+    asyncio.run(append(b"child's"))
+
+
+async def test_a_storage_that_was_used_before_a_fork_works_in_the_child(tmp_path: Path) -> None:
+    """As in the workers of a program that has read its journal: the threads are not there, so others begin (I4)."""
+    with started("use_before_and_after_a_fork(sys.argv[1])", tmp_path) as process:
+        _, complaints = process.communicate(timeout=2 * _PATIENCE_SECONDS)
+    assert (process.returncode, complaints) == (0, "")
+    async with await opened(tmp_path) as journal:
+        assert await all_items(journal) == [b"parent's", b"child's", b"parent's again"]
+
+
 LARGE = b"large" * 5_000_000
 
 
