@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from errno import ELOOP, EROFS
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -107,17 +108,18 @@ class Handle:
     """An open file descriptor that somebody owns: it is closed once, at the latest when nobody has it any more.
 
     A thread hands its result to an event loop, which may be gone, or to a task, which may be cancelled; what nobody
-    takes is closed.
+    takes is closed. So is the copy that a forked child gets, which nobody there can use.
 
     Attributes:
         fd: The descriptor; -1 once it is closed.
     """
 
-    __slots__ = ("_is_read_only", "fd")
+    __slots__ = ("__weakref__", "_is_read_only", "fd")
 
     def __init__(self, fd: int, *, is_read_only: bool = False) -> None:
         self.fd = fd
         self._is_read_only = is_read_only
+        _handles.add(self)
 
     def check_writable(self) -> None:
         """Raise what the system would say of a file system that is read-only, where the descriptor is for reading."""
@@ -141,6 +143,20 @@ class Handle:
 
     def __del__(self) -> None:
         self.close()
+
+
+_handles: WeakSet[Handle] = WeakSet()
+
+
+def _close_in_child() -> None:
+    # A lock belongs to the open directory, of which a forked child gets a copy: it would keep the lock when the parent
+    # dies, and the space of a file that is removed. Closing the copy leaves the parent's lock as it is (flock(2)).
+    for handle in list(_handles):
+        with suppress(OSError):
+            handle.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def open_blob(root: Path, partition: str, name: bytes) -> tuple[Handle, int]:
@@ -223,6 +239,7 @@ def lock_partition(root: Path, partition: str) -> Handle:
         BlockingIOError: Somebody has it.
     """
     while True:
+        # The handle first, then the lock: a fork in between, by any thread, finds the handle to close.
         handle = Handle(_open_partition(root, partition))
         with handle.closed_on_error():
             fcntl.flock(handle.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,6 @@ from errno import EBADF, EINTR
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 import aiofiles.os
 
@@ -288,7 +287,6 @@ class FileLock:
         self._handle = handle
         self._partition = partition
         self._lane = lane
-        _held.add(self)
 
     def __del__(self) -> None:
         self._handle.close()
@@ -297,19 +295,3 @@ class FileLock:
         """Let others take it. Releasing twice is fine."""
         with _translated(self._partition, None, "unlock"):
             await self._lane.submit(partial(directory.unlock_partition, self._handle))
-
-    def let_go_in_child(self) -> None:
-        """Close a forked child's copy of the handle, which leaves the parent's lock as it is (flock(2))."""
-        self._handle.close()
-
-
-# A lock belongs to the open handle, of which a forked child gets a copy: it would keep the lock when the parent dies.
-_held: WeakSet[FileLock] = WeakSet()
-
-
-def _let_go_in_child() -> None:
-    for lock in list(_held):
-        lock.let_go_in_child()
-
-
-os.register_at_fork(after_in_child=_let_go_in_child)

@@ -669,6 +669,25 @@ if os.fork() == 0:
 signal.pause()
 """
 
+FORK_WHILE_LOCKING = """
+import asyncio, fcntl, os, signal, sys
+from posjournal_async.storage.file import FileStorage
+
+flock = fcntl.flock
+
+def lock_and_fork(fd, operation):
+    flock(fd, operation)
+    if os.fork() == 0:
+        print("forked", flush=True)
+        sys.stdin.read()
+        print("still there", flush=True)
+        os._exit(0)
+    signal.pause()
+
+fcntl.flock = lock_and_fork
+asyncio.run(FileStorage(sys.argv[1]).lock("p"))
+"""
+
 
 async def test_a_held_lock_names_its_holder(storage: FileStorage, root: Path) -> None:
     """Where the system tells, it is the process that has the lock."""
@@ -732,9 +751,12 @@ async def test_a_forked_child_is_refused_and_leaves_the_lock_alone(storage: File
             await storage.lock("p")
 
 
-async def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(storage: FileStorage, root: Path) -> None:
-    """A worker that outlives the journal's process does not stand in the way of the next one."""
-    with python(FORK_AND_DIE, root) as holder:
+@pytest.mark.parametrize("script", [FORK_AND_DIE, FORK_WHILE_LOCKING], ids=["locked", "while it is locked"])
+async def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(
+    storage: FileStorage, root: Path, script: str
+) -> None:
+    """A worker that outlives the journal's process does not stand in the way of the next one (F6)."""
+    with python(script, root) as holder:
         assert line_of(holder) == "forked"
         with pytest.raises(JournalLocked):
             await storage.lock("p")

@@ -87,6 +87,25 @@ async def test_a_child_does_not_keep_the_lock(tmp_path: Path) -> None:
     os.waitpid(child, 0)
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open handles are counted by /proc")
+async def test_a_child_keeps_no_file_of_the_journal_open(tmp_path: Path) -> None:
+    """While it lives the space of what the parent prunes would not come back."""
+    async with await opened(tmp_path) as journal:
+        await journal.append_many([b"%d" % number for number in range(10)])
+        await journal.sync()
+        await journal.read(0)
+        assert handles_below(tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # there are threads, and the child exits at once
+            child = os.fork()
+        if child == 0:  # pragma: no cover - in the child
+            os._exit(len(handles_below(tmp_path)))
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        await journal.append(b"10")
+        assert await all_items(journal) == [b"%d" % number for number in range(11)]
+
+
 def use_before_and_after_a_fork(root: str) -> None:
     """Use a storage, fork, and use it in the child."""
     warnings.simplefilter("ignore")
