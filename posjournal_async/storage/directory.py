@@ -11,15 +11,17 @@ import os
 import re
 import stat
 from contextlib import contextmanager, suppress
-from errno import ELOOP, EROFS
+from errno import EACCES, EINVAL, ELOOP, EROFS, ESTALE
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
 __all__ = [
+    "Handle",
+    "Root",
     "lock_holder",
     "lock_partition",
     "open_blob",
@@ -71,37 +73,34 @@ def _closing(fd: int) -> Generator[int]:
             os.close(fd)
 
 
-def _open_root(root: Path) -> int:
-    """Open the root, making it and what is missing above it; the way to it may well lead through links."""
-    if not root.is_dir():
-        missing = [root, *(above for above in root.parents if not above.is_dir())]
-        root.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-        for made in missing:
-            with _closing(os.open(made.parent, _OPEN_ROOT)) as above:
-                sync_file(above)
-    return os.open(root, _OPEN_ROOT)
+def _make(path: Path) -> None:
+    """Make a directory with what is missing above it; each is durable by name before anything is made in it.
+
+    So is the one that was there already: who made it may have been killed before that. The last one is not yet.
+    """
+    missing = [path]
+    while not missing[-1].parent.is_dir():
+        missing.append(missing[-1].parent)
+    for directory in reversed(missing):
+        # Opened first: where it may not be read, nothing is made whose name cannot be made durable.
+        with _closing(os.open(directory.parent, _OPEN_ROOT)) as above:
+            _sync_above(above)
+            with suppress(FileExistsError):  # another open was quicker
+                os.mkdir(directory.name, _DIRECTORY_MODE, dir_fd=above)
 
 
-def _open_partition(root: Path, partition: str) -> int:
-    """Open a partition's directory, making it durably if it is missing."""
-    with _closing(_open_root(root)) as top:
-        try:
-            return os.open(partition, _OPEN_DIRECTORY, dir_fd=top)
-        except FileNotFoundError:
-            pass
-        with suppress(FileExistsError):  # another open was quicker; its entry is synced here all the same
-            os.mkdir(partition, _DIRECTORY_MODE, dir_fd=top)
-        sync_file(top)
-        return os.open(partition, _OPEN_DIRECTORY, dir_fd=top)
+def _sync_above(directory: int) -> None:
+    """Make the name of a directory durable, whoever made it.
 
-
-def _find_partition(root: Path, partition: str) -> int | None:
-    """Open a partition's directory, or return None if it is missing."""
+    Not where the directory above may not be read (EACCES), or where its file system knows no syncing (EINVAL, as of a
+    squashfs below a volume): then this one was made for the storage, by somebody who has to see to it.
+    """
     try:
-        with _closing(os.open(root, _OPEN_ROOT)) as top:
-            return os.open(partition, _OPEN_DIRECTORY, dir_fd=top)
-    except FileNotFoundError:
-        return None
+        with _closing(os.open("..", _OPEN_ROOT, dir_fd=directory)) as above:
+            sync_file(above)
+    except OSError as error:
+        if error.errno not in {EACCES, EINVAL}:
+            raise
 
 
 class Handle:
@@ -159,9 +158,94 @@ def _close_in_child() -> None:
 os.register_at_fork(after_in_child=_close_in_child)
 
 
-def open_blob(root: Path, partition: str, name: bytes) -> tuple[Handle, int]:
+class Root:
+    """Directory of the partitions of a storage: one and the same while a lock in it is held, and durable by name.
+
+    It is looked up by its path at each call, which may lead through links, and to another directory when somebody turns
+    one of them or renames what is there. What follows a lock would then be done where that lock is not.
+
+    Attributes:
+        path: Where it is looked up.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # What is durable by name, and where the locks are, each as a device and an inode.
+        self._named: tuple[int, int] | None = None
+        self._locks: WeakKeyDictionary[Handle, tuple[int, int]] = WeakKeyDictionary()
+
+    @contextmanager
+    def opened(self, *, make: bool = False) -> Generator[int]:
+        """Open it, with `make` also when it is missing.
+
+        Raises:
+            FileNotFoundError: It is missing.
+            OSError: It is not the directory in which a lock is held (ESTALE).
+        """
+        try:
+            fd = os.open(self.path, _OPEN_ROOT)
+        except FileNotFoundError:
+            self._check(None)
+            if not make:
+                raise
+            self._named = None  # it may get the inode of the one that is gone
+            _make(self.path)
+            fd = os.open(self.path, _OPEN_ROOT)
+        with _closing(fd) as top:
+            identity = _identity_of(top)
+            self._check(identity)
+            if identity != self._named:
+                _sync_above(top)
+                self._named = identity
+            yield top
+
+    def hold(self, lock: Handle, top: int) -> None:
+        """Stay with a directory until a lock in it is let go.
+
+        Raises:
+            OSError: There is a lock in another (ESTALE).
+        """
+        self._locks[lock] = _identity_of(top)  # before the look: of two at once, one sees the other
+        self._check(self._locks[lock])
+
+    def _check(self, identity: tuple[int, int] | None) -> None:
+        for reference in self._locks.keyrefs():  # a list, whatever other threads do to the dictionary
+            lock = reference()
+            if lock is not None and lock.fd >= 0 and self._locks[lock] != identity:
+                raise OSError(ESTALE, os.strerror(ESTALE))
+
+
+def _identity_of(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _open_partition(top: int, partition: str) -> int:
+    """Open a partition's directory, making it durably if it is missing."""
+    try:
+        return os.open(partition, _OPEN_DIRECTORY, dir_fd=top)
+    except FileNotFoundError:
+        pass
+    with suppress(FileExistsError):  # another open was quicker; its entry is synced here all the same
+        os.mkdir(partition, _DIRECTORY_MODE, dir_fd=top)
+    sync_file(top)
+    return os.open(partition, _OPEN_DIRECTORY, dir_fd=top)
+
+
+@contextmanager
+def _found(root: Root, partition: str) -> Generator[tuple[int, int]]:
+    """Open the root and a partition's directory.
+
+    Raises:
+        FileNotFoundError: One of them is missing.
+    """
+    with root.opened() as top, _closing(os.open(partition, _OPEN_DIRECTORY, dir_fd=top)) as directory:
+        yield top, directory
+
+
+def open_blob(root: Root, partition: str, name: bytes) -> tuple[Handle, int]:
     """Open a blob's file and return it with its length in bytes; a file that was missing is made, durably."""
-    with _closing(_open_partition(root, partition)) as directory:
+    with root.opened(make=True) as top, _closing(_open_partition(top, partition)) as directory:
         file = name.hex()
         try:
             handle = Handle(os.open(file, _OPEN_BLOB, dir_fd=directory))
@@ -185,52 +269,54 @@ def _length_of_regular_file(fd: int) -> int:
     return status.st_size
 
 
-def remove_blobs(root: Path, partition: str, names: Sequence[bytes]) -> None:
+def remove_blobs(root: Root, partition: str, names: Sequence[bytes]) -> None:
     """Remove blobs in the order given, then make all removals durable at once."""
-    directory = _find_partition(root, partition)
-    if directory is None:
-        return
-    with _closing(directory):
-        for name in names:
-            try:
-                os.unlink(name.hex(), dir_fd=directory)
-            except FileNotFoundError:
-                continue
-        sync_file(directory)
-
-
-def remove_partition(root: Path, partition: str) -> None:
-    """Remove a partition with all its blobs, durably."""
-    remove_blobs(root, partition, scan_partition(root, partition))
     try:
-        with _closing(os.open(root, _OPEN_ROOT)) as top:
+        with _found(root, partition) as (_, directory):
+            _unlink(directory, names)
+    except FileNotFoundError:
+        return
+
+
+def _unlink(directory: int, names: Sequence[bytes]) -> None:
+    for name in names:
+        with suppress(FileNotFoundError):
+            os.unlink(name.hex(), dir_fd=directory)
+    sync_file(directory)
+
+
+def remove_partition(root: Root, partition: str) -> None:
+    """Remove a partition with all its blobs, durably."""
+    try:
+        with _found(root, partition) as (top, directory):
+            _unlink(directory, _blobs_in(directory))
             os.rmdir(partition, dir_fd=top)
             sync_file(top)
     except FileNotFoundError:
         return
 
 
-def scan_partition(root: Path, partition: str) -> list[bytes]:
+def scan_partition(root: Root, partition: str) -> list[bytes]:
     """Return the names of a partition's blobs; files with names that no blob has are not of this storage.
 
     The directories are synced first: a process that was killed between making a file and syncing its directory leaves a
     name that can be seen and is not durable, and the reader of this list relies on it.
     """
-    directory = _find_partition(root, partition)
-    if directory is None:
-        return []
-    with _closing(directory):
-        with _closing(os.open(root, _OPEN_ROOT)) as top:
+    try:
+        with _found(root, partition) as (top, directory):
             sync_file(top)
-        sync_file(directory)
-        return [
-            bytes.fromhex(file)
-            for file in os.listdir(directory)  # noqa: PTH208 - a handle, not a path
-            if _BLOB_FILE.fullmatch(file)
-        ]
+            sync_file(directory)
+            return _blobs_in(directory)
+    except FileNotFoundError:
+        return []
 
 
-def lock_partition(root: Path, partition: str) -> Handle:
+def _blobs_in(directory: int) -> list[bytes]:
+    files = os.listdir(directory)
+    return [bytes.fromhex(file) for file in files if _BLOB_FILE.fullmatch(file)]
+
+
+def lock_partition(root: Root, partition: str) -> Handle:
     """Lock a partition's directory and return the handle that holds the lock.
 
     The lock is on the directory itself: there is no lock file that somebody could delete to get in.
@@ -239,13 +325,15 @@ def lock_partition(root: Path, partition: str) -> Handle:
         BlockingIOError: Somebody has it.
     """
     while True:
-        # The handle first, then the lock: a fork in between, by any thread, finds the handle to close.
-        handle = Handle(_open_partition(root, partition))
-        with handle.closed_on_error():
-            fcntl.flock(handle.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before may have removed the directory between the open and the lock.
-            if _is_same_directory(handle.fd, root / partition):
-                return handle
+        with root.opened(make=True) as top:
+            # The handle first, then the lock: a fork in between, by any thread, finds the handle to close.
+            handle = Handle(_open_partition(top, partition))
+            with handle.closed_on_error():
+                fcntl.flock(handle.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The holder before may have removed the directory between the open and the lock.
+                if _is_same_directory(handle.fd, partition, top):
+                    root.hold(handle, top)
+                    return handle
         handle.close()
 
 
@@ -262,13 +350,12 @@ def unlock_partition(handle: Handle) -> None:
         handle.close()
 
 
-def _is_same_directory(fd: int, path: Path) -> bool:
+def _is_same_directory(fd: int, partition: str, top: int) -> bool:
     try:
-        there = path.lstat()
+        there = os.stat(partition, dir_fd=top, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    here = os.fstat(fd)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+    return (there.st_dev, there.st_ino) == _identity_of(fd)
 
 
 def lock_holder(root: Path, partition: str) -> int | None:

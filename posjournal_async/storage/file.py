@@ -55,8 +55,11 @@ class FileStorage:
     one call made on the loop is a read that returns rather than waits (`FileBlob.read_at_once`). Directories are made
     with mode 0700 and files with 0600. The threads end when the storage is no longer referenced.
 
+    The way to the root may lead through links, and is taken anew at each call. Where it leads to another directory, or none,
+    while a lock is held, calls raise StorageError (ESTALE): the lock is not there.
+
     Args:
-        root: Directory of the partitions; made when something is first opened.
+        root: Directory of the partitions; made when something is first opened, with what is missing above it.
         threads: Calls that may be under way at once, at least 1.
 
     Raises:
@@ -78,16 +81,17 @@ class FileStorage:
     """
 
     def __init__(self, root: str | os.PathLike[str], *, threads: int = 8) -> None:
-        self._root = Path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve would read the file system here
+        path = Path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve would read the file system here
+        self._root = directory.Root(path)
         self._threads = Threads(threads, "posjournal")
 
     def __repr__(self) -> str:
-        return f"FileStorage({str(self._root)!r})"
+        return f"FileStorage({str(self._root.path)!r})"
 
     @property
     def root(self) -> Path:
         """Directory of the partitions."""
-        return self._root
+        return self._root.path
 
     async def open(self, partition: str, name: bytes) -> tuple[FileBlob, int]:
         """Open a blob, creating it (durably) if it is missing; return it with its length in bytes.
@@ -149,7 +153,7 @@ class FileStorage:
                 locking = _lock_partition(self._root, partition, executor=self._threads)
                 return await claimed(locking, own, directory.Handle.close)
             except BlockingIOError:
-                holder = await _lock_holder(self._root, partition, executor=self._threads)
+                holder = await _lock_holder(self._root.path, partition, executor=self._threads)
                 raise JournalLocked(partition, holder) from None
 
 

@@ -5,9 +5,11 @@ import errno
 import fcntl
 import gc
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -87,10 +89,12 @@ async def test_a_file_is_named_by_the_hex_digits_of_its_blob(storage: FileStorag
     await lock.release()
 
 
+@pytest.mark.usefixtures("permissive_umask")
 async def test_a_root_is_made_with_what_is_missing_above_it(tmp_path: Path) -> None:
-    """No directory has to exist before."""
+    """No directory has to exist before, and none of those that are made is open to others."""
     await write(FileStorage(tmp_path / "a" / "b" / "c"), NAME)
     assert (tmp_path / "a" / "b" / "c" / "p" / FILE).exists()
+    assert [mode_of(tmp_path / made) for made in ("a", "a/b", "a/b/c")] == [0o700] * 3
 
 
 async def test_a_root_may_be_given_as_text_or_lie_behind_a_link(tmp_path: Path) -> None:
@@ -99,6 +103,99 @@ async def test_a_root_may_be_given_as_text_or_lie_behind_a_link(tmp_path: Path) 
     (tmp_path / "link").symlink_to("real")
     await write(FileStorage(str(tmp_path / "link")), NAME)
     assert (tmp_path / "real" / "p" / FILE).exists()
+
+
+def turn_link(tmp_path: Path) -> None:
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("other")
+
+
+def rename(tmp_path: Path) -> None:
+    (tmp_path / "real").rename(tmp_path / "away")
+    (tmp_path / "other").rename(tmp_path / "real")
+
+
+def rename_away(tmp_path: Path) -> None:
+    (tmp_path / "real").rename(tmp_path / "away")
+
+
+@pytest.mark.parametrize(("turn", "name"), [(turn_link, "link"), (rename, "real"), (rename_away, "real")])
+@pytest.mark.parametrize("doing", ["open", "scan", "lock", "remove a blob", "remove many", "remove the partition"])
+async def test_a_root_that_becomes_another_is_refused_while_a_lock_is_held(
+    tmp_path: Path, doing: str, turn: Callable[[Path], None], name: str
+) -> None:
+    """The lock is not there: nothing is read, made or removed in it, until it is let go (F6)."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    await write(FileStorage(tmp_path / "other"), NAME, b"other")
+    storage = FileStorage(tmp_path / name)
+    lock = await storage.lock("p")
+    blob, _ = await storage.open("p", NAME)
+    turn(tmp_path)
+    before = paths_below(tmp_path)
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "open": lambda: storage.open("p", b"new"),
+        "scan": lambda: storage.scan("p"),
+        "lock": lambda: storage.lock("q"),
+        "remove a blob": lambda: storage.remove("p", NAME),
+        "remove many": lambda: storage.remove_many("p", [NAME]),
+        "remove the partition": lambda: storage.remove("p", None),
+    }
+    with pytest.raises(StorageError) as raised:
+        await calls[doing]()
+    assert (raised.value.errno, raised.value.partition) == (errno.ESTALE, "q" if doing == "lock" else "p")
+    assert paths_below(tmp_path) == before
+    await blob.write_at(0, b"the one that is open is where it was")
+    await blob.close()
+    await lock.release()
+    await calls[doing]()
+    await write(storage, b"new", b"new")
+    assert (tmp_path / name / "p" / b"new".hex()).exists()
+
+
+async def test_two_locks_that_are_taken_while_a_root_becomes_another_are_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each looks where the other is once it is taken, so that not both stay (F6)."""
+    for real in ("real", "other"):
+        (tmp_path / real).mkdir()
+    (tmp_path / "link").symlink_to("real")
+    storage = FileStorage(tmp_path / "link")
+    entered, goes = threading.Event(), threading.Event()
+    flock = fcntl.flock
+
+    def delayed(fd: int, operation: int) -> None:
+        if not entered.is_set():
+            entered.set()
+            assert goes.wait(60)
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", delayed)
+    first = asyncio.create_task(storage.lock("first"))
+    assert await asyncio.to_thread(entered.wait, 60)
+    turn_link(tmp_path)
+    second = await storage.lock("second")
+    goes.set()
+    with pytest.raises(StorageError) as raised:
+        await first
+    assert raised.value.errno == errno.ESTALE
+    await second.release()
+    lock = await FileStorage(tmp_path / "real").lock("first")
+    await lock.release()
+
+
+@pytest.mark.parametrize("remaking", [lambda _: None, Path.mkdir], ids=["gone", "made anew"])
+async def test_a_root_that_was_removed_when_nothing_was_locked_is_made_anew(
+    storage: FileStorage, root: Path, remaking: Callable[[Path], object]
+) -> None:
+    """A storage outlives its files: what was closed before leaves no trace in it."""
+    for _ in range(3):
+        lock = await storage.lock("p")
+        await write(storage, NAME)
+        await lock.release()
+        shutil.rmtree(root)
+        remaking(root)
+    assert await storage.scan("p") == []
 
 
 async def test_a_relative_root_is_taken_when_the_storage_is_made(
@@ -369,6 +466,69 @@ async def test_a_new_blob_is_durable_by_name(
     synced.clear()
     await (await storage.open("p", b"other"))[0].close()
     assert root / "p" in synced
+
+
+@needs_proc
+@pytest.mark.parametrize("made", ["a", "a/b", "a/b/c"])
+async def test_what_was_there_already_above_a_root_is_durable_by_name(
+    tmp_path: Path, synced: list[Path], made: str
+) -> None:
+    """Who made it may have been killed before it synced the directory above, or be about to (D5)."""
+    (tmp_path / made).mkdir(parents=True)
+    storage = FileStorage(tmp_path / "a" / "b" / "c")
+    await write(storage, NAME)
+    above = {(tmp_path / made).parent, tmp_path / "a" / "b"}
+    assert above <= set(synced)
+    assert synced.index((tmp_path / made).parent) == 0
+    synced.clear()
+    await write(storage, b"other")
+    assert synced == [tmp_path / "a" / "b" / "c" / "p"]
+
+
+@needs_proc
+async def test_a_root_behind_a_link_is_durable_where_it_is(tmp_path: Path, synced: list[Path]) -> None:
+    """What is synced is the directory that has its name, not the one that has the link's (D5)."""
+    (tmp_path / "somewhere" / "real").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("somewhere/real")
+    assert await FileStorage(tmp_path / "link").scan("p") == []
+    assert synced == [tmp_path / "somewhere"]
+
+
+LOCK_AS_SOMEBODY = """
+import asyncio, os, sys
+from posjournal_async.errors import StorageError
+from posjournal_async.storage.file import FileStorage
+
+async def lock(root):
+    try:
+        await (await FileStorage(root).lock("p")).release()
+    except StorageError as error:
+        return os.strerror(error.errno)
+    return "locked"
+
+asyncio.run(lock(os.path.dirname(sys.argv[1]) + "/first"))  # which reads in what it needs
+if os.geteuid() == 0:
+    os.seteuid(65534)
+print(asyncio.run(lock(sys.argv[1] + "/root")), flush=True)
+"""
+
+
+def test_a_root_is_not_made_where_its_name_cannot_be_made_durable() -> None:
+    """The second open would take it for one that is; where somebody else made it, it is used (D5)."""
+    with tempfile.TemporaryDirectory() as base:  # the `tmp_path` of root lies where nobody else can go
+        Path(base).chmod(0o711)
+        above = Path(base) / "above"
+        above.mkdir()
+        above.chmod(0o333)
+        try:
+            for _ in range(2):
+                assert outcome_of(LOCK_AS_SOMEBODY, above) == os.strerror(errno.EACCES)
+            (above / "root").mkdir(mode=0o700)
+            if os.geteuid() == 0:
+                os.chown(above / "root", 65534, -1)
+            assert outcome_of(LOCK_AS_SOMEBODY, above) == "locked"
+        finally:
+            above.chmod(0o700)
 
 
 @needs_proc
@@ -809,6 +969,10 @@ async def write(storage: FileStorage, name: bytes, data: bytes = b"", partition:
 
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def paths_below(path: Path) -> list[Path]:
+    return sorted(path.rglob("*"))
 
 
 def open_handles() -> int:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import socket
@@ -85,6 +86,31 @@ async def test_a_root_behind_a_link_is_the_directory_that_it_leads_to(tmp_path: 
     await journal.close()
     async with await opened(tmp_path / "real") as journal:
         assert journal.size() == 25
+
+
+async def test_a_link_that_is_turned_under_an_open_journal_leads_it_into_no_other(tmp_path: Path) -> None:
+    """As a deployment does: both have the same name, each has its lock, and neither does anything to the other (F6)."""
+    for real in ("old", "new"):
+        (tmp_path / real).mkdir()
+    (tmp_path / "link").symlink_to("old")
+    old = await filled(Context(FileStorage(tmp_path / "link")), 15)
+    await old.sync()
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("new")
+    async with await filled(Context(FileStorage(tmp_path / "link")), 35) as new:
+        assert await old.read(14) == item_at(14)
+        await old.append_many([item_at(position) for position in range(15, 18)])
+        await old.sync()  # into the section that it has open
+        await old.append_many([item_at(position) for position in range(18, 25)])
+        with pytest.raises(StorageError) as refused:
+            await old.sync()  # section 2 is to be made
+        assert refused.value.errno == errno.ESTALE
+        with suppress(JournalError):
+            await old.close()
+        assert [pair async for pair in new.replay(0)] == items_in(range(35))
+    for real, count in (("old", 18), ("new", 35)):
+        async with await opened(tmp_path / real) as journal:
+            assert [pair async for pair in journal.replay(0)][:count] == items_in(range(count))
 
 
 async def test_nobody_else_can_look_in(tmp_path: Path) -> None:
