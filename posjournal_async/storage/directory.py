@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from contextlib import contextmanager, suppress
-from errno import EACCES, EINVAL, ELOOP, EROFS, ESTALE
+from errno import EACCES, EEXIST, EINVAL, ELOOP, ENOTEMPTY, EROFS, ESTALE
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
@@ -286,12 +286,18 @@ def _unlink(directory: int, names: Sequence[bytes]) -> None:
 
 
 def remove_partition(root: Root, partition: str) -> None:
-    """Remove a partition with all its blobs, durably."""
+    """Remove all blobs of a partition, and its directory unless something else is in it, durably."""
     try:
         with _found(root, partition) as (top, directory):
             _unlink(directory, _blobs_in(directory))
-            os.rmdir(partition, dir_fd=top)
-            sync_file(top)
+            try:
+                os.rmdir(partition, dir_fd=top)
+            except OSError as error:
+                # What is not of this storage stays, and the directory for it; the blobs are gone for good.
+                if error.errno not in {ENOTEMPTY, EEXIST}:
+                    raise
+            else:
+                sync_file(top)
     except FileNotFoundError:
         return
 

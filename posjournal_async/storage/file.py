@@ -55,8 +55,8 @@ class FileStorage:
     one call made on the loop is a read that returns rather than waits (`FileBlob.read_at_once`). Directories are made
     with mode 0700 and files with 0600. The threads end when the storage is no longer referenced.
 
-    The way to the root may lead through links, and is taken anew at each call. Where it leads to another directory, or none,
-    while a lock is held, calls raise StorageError (ESTALE): the lock is not there.
+    The way to the root may lead through links, and is taken anew at each call. Where it leads to another directory, or
+    none, while a lock is held, calls raise StorageError (ESTALE): the lock is not there.
 
     Args:
         root: Directory of the partitions; made when something is first opened, with what is missing above it.
@@ -113,7 +113,10 @@ class FileStorage:
             return await claimed(opening, own, lambda opened: opened[0].close())
 
     async def remove(self, partition: str, name: bytes | None) -> None:
-        """Remove one blob, or with None the whole partition, durably. What is missing already is fine."""
+        """Remove one blob, or with None the whole partition, durably. What is missing already is fine.
+
+        Files that are no blobs stay, and so does the directory of the partition if there is one in it.
+        """
         if name is not None:
             await self.remove_many(partition, [name])
             return

@@ -234,13 +234,30 @@ async def test_foreign_files_are_not_listed(storage: FileStorage, root: Path) ->
 
 
 async def test_removing_a_partition_keeps_foreign_files(storage: FileStorage, root: Path) -> None:
-    """The blobs go; the directory cannot, and the caller is told."""
+    """All blobs go; the directory stays for what somebody else put there, and is used again."""
     await write(storage, NAME)
     (root / "p" / "README").touch()
+    for _ in range(2):
+        await storage.remove("p", None)
+        assert [path.name for path in (root / "p").iterdir()] == ["README"]
+    assert await storage.scan("p") == []
+    await write(storage, NAME)
+    assert await storage.scan("p") == [NAME]
+
+
+async def test_a_partition_that_the_system_does_not_remove_is_an_error(
+    storage: FileStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a directory that is not empty may stay."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "rmdir")
+
+    await write(storage, NAME)
+    monkeypatch.setattr(os, "rmdir", refuse)
     with pytest.raises(StorageError) as raised:
         await storage.remove("p", None)
-    assert raised.value.errno == errno.ENOTEMPTY
-    assert [path.name for path in (root / "p").iterdir()] == ["README"]
+    assert raised.value.errno == errno.EIO
 
 
 # What is not a file

@@ -332,6 +332,26 @@ async def test_what_is_no_directory_is_not_a_root(
     assert kind_of(root) == strange
 
 
+@pytest.mark.parametrize("part", ["data", "offsets", "checkpoint"])
+@pytest.mark.parametrize("call", ["destroy", "init_at_size", "init_sync"])
+async def test_a_journal_is_reset_or_destroyed_beside_the_files_of_others(call: str, part: str, tmp_path: Path) -> None:
+    """What a desktop, an editor or NFS leaves in a directory stays there, and stands in the way of nothing."""
+    context = Context(FileStorage(tmp_path))
+    await (await filled(context, 35)).close()
+    foreign = tmp_path / f"orders_{part}" / ".DS_Store"
+    foreign.touch()
+    for _ in range(2):
+        if call == "destroy":
+            await (await Journal.init(context, config_of())).destroy()
+        elif call == "init_at_size":
+            await (await Journal.init_at_size(context, config_of(), 100)).close()
+        else:
+            await (await Journal.init_sync(context, config_of(), range(100, 115))).close()
+        async with await Journal.init(context, config_of()) as journal:
+            assert journal.bounds() == (range(0) if call == "destroy" else range(100, 100))
+        assert foreign.exists()
+
+
 # Directories that go while they are in use.
 
 
