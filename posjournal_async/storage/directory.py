@@ -25,6 +25,7 @@ __all__ = [
     "lock_holder",
     "lock_partition",
     "open_blob",
+    "open_descriptor",
     "remove_blobs",
     "remove_partition",
     "scan_partition",
@@ -40,7 +41,22 @@ _OPEN_DIRECTORY = _OPEN_ROOT | os.O_NOFOLLOW
 _OPEN_BLOB_TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OPEN_BLOB = os.O_RDWR | _OPEN_BLOB_TO_READ
 
+_LAST_STANDARD = 2  # stdin, stdout, stderr
+
 _BLOB_FILE = re.compile(r"(?:[0-9a-f]{2}){1,64}")
+
+
+def open_descriptor(path: str | Path, flags: int, mode: int = _FILE_MODE, *, dir_fd: int | None = None) -> int:
+    """Open, as a descriptor that is none of 0, 1 and 2.
+
+    A process that has closed its standard descriptors gets these first, and whatever still prints in it would write
+    into the journal.
+    """
+    fd = os.open(path, flags, mode, dir_fd=dir_fd)
+    if fd > _LAST_STANDARD:
+        return fd
+    with _closing(fd):
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LAST_STANDARD + 1)
 
 
 def sync_file(fd: int) -> None:
@@ -83,7 +99,7 @@ def _make(path: Path) -> None:
         missing.append(missing[-1].parent)
     for directory in reversed(missing):
         # Opened first: where it may not be read, nothing is made whose name cannot be made durable.
-        with _closing(os.open(directory.parent, _OPEN_ROOT)) as above:
+        with _closing(open_descriptor(directory.parent, _OPEN_ROOT)) as above:
             _sync_above(above)
             with suppress(FileExistsError):  # another open was quicker
                 os.mkdir(directory.name, _DIRECTORY_MODE, dir_fd=above)
@@ -96,7 +112,7 @@ def _sync_above(directory: int) -> None:
     squashfs below a volume): then this one was made for the storage, by somebody who has to see to it.
     """
     try:
-        with _closing(os.open("..", _OPEN_ROOT, dir_fd=directory)) as above:
+        with _closing(open_descriptor("..", _OPEN_ROOT, dir_fd=directory)) as above:
             sync_file(above)
     except OSError as error:
         if error.errno not in {EACCES, EINVAL}:
@@ -183,14 +199,14 @@ class Root:
             OSError: It is not the directory in which a lock is held (ESTALE).
         """
         try:
-            fd = os.open(self.path, _OPEN_ROOT)
+            fd = open_descriptor(self.path, _OPEN_ROOT)
         except FileNotFoundError:
             self._check(None)
             if not make:
                 raise
             self._named = None  # it may get the inode of the one that is gone
             _make(self.path)
-            fd = os.open(self.path, _OPEN_ROOT)
+            fd = open_descriptor(self.path, _OPEN_ROOT)
         with _closing(fd) as top:
             identity = _identity_of(top)
             self._check(identity)
@@ -223,13 +239,13 @@ def _identity_of(fd: int) -> tuple[int, int]:
 def _open_partition(top: int, partition: str) -> int:
     """Open a partition's directory, making it durably if it is missing."""
     try:
-        return os.open(partition, _OPEN_DIRECTORY, dir_fd=top)
+        return open_descriptor(partition, _OPEN_DIRECTORY, dir_fd=top)
     except FileNotFoundError:
         pass
     with suppress(FileExistsError):  # another open was quicker; its entry is synced here all the same
         os.mkdir(partition, _DIRECTORY_MODE, dir_fd=top)
     sync_file(top)
-    return os.open(partition, _OPEN_DIRECTORY, dir_fd=top)
+    return open_descriptor(partition, _OPEN_DIRECTORY, dir_fd=top)
 
 
 @contextmanager
@@ -239,7 +255,7 @@ def _found(root: Root, partition: str) -> Generator[tuple[int, int]]:
     Raises:
         FileNotFoundError: One of them is missing.
     """
-    with root.opened() as top, _closing(os.open(partition, _OPEN_DIRECTORY, dir_fd=top)) as directory:
+    with root.opened() as top, _closing(open_descriptor(partition, _OPEN_DIRECTORY, dir_fd=top)) as directory:
         yield top, directory
 
 
@@ -248,16 +264,16 @@ def open_blob(root: Root, partition: str, name: bytes) -> tuple[Handle, int]:
     with root.opened(make=True) as top, _closing(_open_partition(top, partition)) as directory:
         file = name.hex()
         try:
-            handle = Handle(os.open(file, _OPEN_BLOB, dir_fd=directory))
+            handle = Handle(open_descriptor(file, _OPEN_BLOB, dir_fd=directory))
         except FileNotFoundError:
-            handle = Handle(os.open(file, _OPEN_BLOB | os.O_CREAT, _FILE_MODE, dir_fd=directory))
+            handle = Handle(open_descriptor(file, _OPEN_BLOB | os.O_CREAT, dir_fd=directory))
             with handle.closed_on_error():
                 sync_file(directory)
         except OSError as error:
             if error.errno != EROFS:
                 raise
             # As ext4 may turn after an error of its device: what is there can still be read.
-            handle = Handle(os.open(file, _OPEN_BLOB_TO_READ, dir_fd=directory), is_read_only=True)
+            handle = Handle(open_descriptor(file, _OPEN_BLOB_TO_READ, dir_fd=directory), is_read_only=True)
         with handle.closed_on_error():
             return handle, _length_of_regular_file(handle.fd)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from posjournal_async.errors import StorageError
-from posjournal_async.storage.directory import Handle, lock_holder
+from posjournal_async.storage.directory import Handle, lock_holder, open_descriptor
 from posjournal_async.storage.file import FileBlob
 from posjournal_async.storage.lane import Lane
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
@@ -172,8 +172,8 @@ def _open_quietly(path: str | Path, flags: int, dir_fd: int | None = None) -> Ha
     """Open without leaving a trace in the time of the last access, where that is allowed."""
     if _NO_ACCESS_TIME:
         with suppress(PermissionError):  # not the owner, or no right to read: the second try tells
-            return Handle(os.open(path, flags | _NO_ACCESS_TIME, dir_fd=dir_fd), is_read_only=True)
-    return Handle(os.open(path, flags, dir_fd=dir_fd), is_read_only=True)
+            return Handle(open_descriptor(path, flags | _NO_ACCESS_TIME, dir_fd=dir_fd), is_read_only=True)
+    return Handle(open_descriptor(path, flags, dir_fd=dir_fd), is_read_only=True)
 
 
 @contextmanager
@@ -234,9 +234,9 @@ def _facts_of(directory: int, file: str, head: int) -> BlobFacts:
     start = b""
     if head and status.st_size:
         try:
-            fd = os.open(file, _OPEN_BLOB | _NO_ACCESS_TIME, dir_fd=directory)
+            fd = open_descriptor(file, _OPEN_BLOB | _NO_ACCESS_TIME, dir_fd=directory)
         except PermissionError:
-            fd = os.open(file, _OPEN_BLOB, dir_fd=directory)
+            fd = open_descriptor(file, _OPEN_BLOB, dir_fd=directory)
         try:
             start = os.pread(fd, head, 0)
         finally:

@@ -782,6 +782,39 @@ async def test_a_blob_that_nobody_closed_is_closed_when_it_is_collected(storage:
     assert open_handles() == before
 
 
+USE_WITHOUT_STANDARD_DESCRIPTORS = """
+import asyncio, os, sys
+from posjournal_async.storage.file import FileStorage
+from posjournal_async.storage.readonly import ReadOnlyFileStorage
+
+async def main():
+    storage = FileStorage(sys.argv[1])
+    out = os.dup(1)
+    os.closerange(0, 3)
+    opened = [await storage.lock("p")]
+    for name in (b"1", b"2", b"1"):
+        blob, _ = await storage.open("p", name)
+        opened.append(blob)
+    reading, _ = await ReadOnlyFileStorage(sys.argv[1]).open("p", b"1")
+    await opened[1].write_durably_at(0, b"written")
+    print("not into a blob", flush=False)
+    low = [each for each in [*opened, reading] if each._handle.fd < 3]
+    inherited = [each for each in [*opened, reading] if os.get_inheritable(each._handle.fd)]
+    left = [file for file in os.listdir("/proc/self/fd") if int(file) < 3]
+    read = await reading.read_at(0, 100)
+    os.write(out, repr((low, inherited, left, read)).encode() + b"\\n")
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+@needs_proc
+def test_nothing_is_opened_as_a_standard_descriptor(root: Path) -> None:
+    """In a process that has closed its own, a print would land in a blob; children get none of them either."""
+    assert outcome_of(USE_WITHOUT_STANDARD_DESCRIPTORS, root) == repr(([], [], ["0"], b"written"))
+
+
 # Locks
 
 HOLD = """
