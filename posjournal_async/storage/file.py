@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import contextmanager
-from errno import EBADF, EINTR
+from errno import EAGAIN, EBADF, EINTR
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from posjournal_async.errors import JournalLocked, StorageError
 from posjournal_async.storage import directory
 from posjournal_async.storage.lane import Lane
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
-from posjournal_async.storage.threads import Threads
+from posjournal_async.storage.threads import NoThread, Threads
 from posjournal_async.waiting import claimed
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def _translated(partition: str, blob: bytes | None, doing: str) -> Generator[Non
         raise
     except OSError as error:
         raise StorageError(partition, blob, error.errno, doing) from error
+    except NoThread as error:
+        raise StorageError(partition, blob, EAGAIN, doing) from error
 
 
 class FileStorage:
@@ -63,6 +65,7 @@ class FileStorage:
         threads: Calls that may be under way at once, at least 1.
 
     Raises:
+        TypeError: `threads` is no integer.
         ValueError: `threads` is less.
 
     Example:

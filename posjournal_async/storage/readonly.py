@@ -8,7 +8,7 @@ import re
 import stat
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from errno import ELOOP, EROFS
+from errno import EAGAIN, ELOOP, EROFS
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -18,7 +18,7 @@ from posjournal_async.storage.directory import Handle, lock_holder, open_descrip
 from posjournal_async.storage.file import FileBlob
 from posjournal_async.storage.lane import Lane
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
-from posjournal_async.storage.threads import Threads
+from posjournal_async.storage.threads import NoThread, Threads
 from posjournal_async.waiting import claimed
 
 if TYPE_CHECKING:
@@ -163,6 +163,8 @@ def _translated(partition: str, blob: bytes | None, doing: str) -> Generator[Non
         raise
     except OSError as error:
         raise StorageError(partition, blob, error.errno, doing) from error
+    except NoThread as error:
+        raise StorageError(partition, blob, EAGAIN, doing) from error
 
 
 # What follows runs in a thread.

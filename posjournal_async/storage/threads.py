@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from concurrent.futures import Executor, Future
 from functools import partial
+from operator import index
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet, finalize
@@ -17,9 +18,13 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Threads"]
+__all__ = ["NoThread", "Threads"]
 
 T = TypeVar("T")
+
+
+class NoThread(RuntimeError):
+    """The system starts no thread, and there is none yet that could do the job a little later."""
 
 
 class Threads(Executor):
@@ -37,13 +42,14 @@ class Threads(Executor):
         name: What their names begin with.
 
     Raises:
+        TypeError: `most` is no integer.
         ValueError: None is allowed.
     """
 
     def __init__(self, most: int, name: str) -> None:
-        if most < 1:
+        self._most = index(most)
+        if self._most < 1:
             raise ValueError(f"threads: expected at least 1, found {most}")
-        self._most = most
         self._name = name
         self._crew = _Crew()
         _crews.add(self._crew)
@@ -56,7 +62,8 @@ class Threads(Executor):
         have been handed over or not: a job is one that knows what of it was done.
 
         Raises:
-            RuntimeError: The interpreter is shutting down, or there is no thread and none can be started.
+            NoThread: There is no thread and none can be started.
+            RuntimeError: The interpreter is shutting down.
         """
         crew = self._crew
         if crew.is_over:
@@ -93,9 +100,9 @@ class Threads(Executor):
         thread = threading.Thread(target=crew.work, name=f"{self._name}_{len(crew.threads)}", daemon=True)
         try:
             thread.start()
-        except RuntimeError:
+        except RuntimeError as error:
             if not crew.threads:
-                raise
+                raise NoThread(str(error)) from error
             return  # one of those that there are does it, a little later
         crew.threads.append(thread)
 

@@ -10,14 +10,15 @@ import sys
 import threading
 import warnings
 from contextlib import suppress
-from errno import EIO
-from typing import TYPE_CHECKING
+from errno import EAGAIN, EIO
+from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 import pytest
 
-from posjournal_async import FileStorage
+from posjournal_async import FileStorage, StorageError
 from posjournal_async.storage.lane import Lane
+from posjournal_async.storage.readonly import ReadOnlyFileStorage
 from posjournal_async.storage.threads import Threads
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ def test_nothing_is_started_before_there_is_a_job() -> None:
 def test_there_is_at_least_one_thread(tmp_path: Path, most: int) -> None:
     """Without any, each call would wait for ever."""
     with pytest.raises(ValueError, match=f"threads: expected at least 1, found {most}"):
+        FileStorage(tmp_path, threads=most)
+
+
+@pytest.mark.parametrize("most", [2.5, float("nan"), "2"])
+def test_a_number_of_threads_is_an_integer(tmp_path: Path, most: Any) -> None:
+    """No comparison with it would mean anything else."""
+    with pytest.raises(TypeError):
         FileStorage(tmp_path, threads=most)
 
 
@@ -128,15 +136,33 @@ def test_where_no_other_thread_can_be_started_those_that_there_are_do_it(monkeyp
     threads = Threads(2, "t")
     threads.hand(lambda: busy.wait(PATIENCE_SECONDS))
 
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(threading.Thread, "start", _refuse)
     threads.hand(done.set)
     busy.set()
     assert done.wait(PATIENCE_SECONDS)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         Threads(1, "t").hand(done.set)
+
+
+@pytest.mark.parametrize("storage_of", [FileStorage, ReadOnlyFileStorage])
+async def test_a_storage_that_can_start_no_thread_says_so(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    storage_of: Callable[[Path], FileStorage | ReadOnlyFileStorage],
+) -> None:
+    """As it says whatever else the system has not got, and the next call tries again."""
+    storage = storage_of(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _refuse)
+        for call in (storage.scan("p"), storage.open("p", b"1")):
+            with pytest.raises(StorageError) as raised:
+                await call
+            assert raised.value.errno == EAGAIN
+        if isinstance(storage, FileStorage):
+            with pytest.raises(StorageError) as raised:
+                await storage.lock("p")
+            assert (raised.value.errno, raised.value.doing) == (EAGAIN, "lock")
+    assert await storage.scan("p") == []
 
 
 async def test_a_call_for_which_there_is_no_thread_fails_and_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
