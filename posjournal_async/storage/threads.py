@@ -168,6 +168,9 @@ def _fulfil(future: Future[T], call: Callable[[], T]) -> None:
 
 _crews: WeakSet[_Crew] = WeakSet()
 
+# In a child, the jobs of the parent: let go, they would end the tasks that wait for them, each with its `finally`.
+_left_behind: list[SimpleQueue[Callable[[], object] | None]] = []
+
 
 def _end_all() -> None:
     crews = list(_crews)
@@ -179,8 +182,9 @@ def _end_all() -> None:
 
 def _begin_anew_in_child() -> None:
     # A fork copies what is said of the threads, not the threads: a job would wait for one that never comes. The queue
-    # goes too, with the jobs of the parent in it, and with its lock, which one of the threads may have held.
+    # is another too, without the jobs of the parent, and without a lock that one of the threads may have held.
     for crew in list(_crews):
+        _left_behind.append(crew.jobs)
         crew.begin()
 
 

@@ -306,12 +306,25 @@ def test_nothing_is_taken_when_the_threads_have_ended() -> None:
 
 
 def test_a_forked_child_starts_threads_of_its_own_and_leaves_the_jobs_of_the_parent_alone() -> None:
-    """Of the threads it gets only what is said of them: waiting for one would be for ever."""
-    may_go = threading.Event()
+    """Of the threads it gets only what is said of them; what waits for the jobs is not to be ended there either."""
+    begun, may_go = threading.Event(), threading.Event()
     done, note = os.pipe()
+
+    def wait() -> None:
+        begun.set()
+        may_go.wait(PATIENCE_SECONDS)
+
+    class Job:
+        def __call__(self) -> None:
+            os.write(note, b"parent's ")
+
+        def __del__(self) -> None:
+            os.write(note, b"let go ")
+
     threads = Threads(1, "t")
-    threads.hand(lambda: may_go.wait(PATIENCE_SECONDS))
-    threads.hand(lambda: os.write(note, b"parent's "))
+    threads.hand(wait)
+    threads.hand(Job())
+    assert begun.wait(PATIENCE_SECONDS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # there are threads
         child = os.fork()
@@ -325,5 +338,5 @@ def test_a_forked_child_starts_threads_of_its_own_and_leaves_the_jobs_of_the_par
     threads.shutdown()
     os.close(note)
     with os.fdopen(done, "rb") as noted:
-        assert noted.read() == b"child's parent's "
+        assert noted.read() == b"child's parent's let go "
     assert os.waitstatus_to_exitcode(status) == 0
