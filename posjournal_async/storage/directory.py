@@ -191,8 +191,8 @@ class Root:
         self._locks: WeakKeyDictionary[Handle, tuple[int, int]] = WeakKeyDictionary()
 
     @contextmanager
-    def opened(self, *, make: bool = False) -> Generator[int]:
-        """Open it, with `make` also when it is missing.
+    def opened(self, *, make: bool = False, name: bool = True) -> Generator[int]:
+        """Open it, with `make` also when it is missing, and with `name` make its name durable.
 
         Raises:
             FileNotFoundError: It is missing.
@@ -210,19 +210,24 @@ class Root:
         with _closing(fd) as top:
             identity = _identity_of(top)
             self._check(identity)
-            if identity != self._named:
-                _sync_above(top)
-                self._named = identity
+            if name:
+                self._name(top, identity)
             yield top
 
     def hold(self, lock: Handle, top: int) -> None:
-        """Stay with a directory until a lock in it is let go.
+        """Stay with a directory, whose name is durable then, until a lock in it is let go.
 
         Raises:
             OSError: There is a lock in another (ESTALE).
         """
-        self._locks[lock] = _identity_of(top)  # before the look: of two at once, one sees the other
-        self._check(self._locks[lock])
+        identity = self._locks[lock] = _identity_of(top)  # before the look: of two at once, one sees the other
+        self._check(identity)
+        self._name(top, identity)
+
+    def _name(self, top: int, identity: tuple[int, int]) -> None:
+        if identity != self._named:
+            _sync_above(top)
+            self._named = identity
 
     def _check(self, identity: tuple[int, int] | None) -> None:
         for reference in self._locks.keyrefs():  # a list, whatever other threads do to the dictionary
@@ -347,7 +352,8 @@ def lock_partition(root: Root, partition: str) -> Handle:
         BlockingIOError: Somebody has it.
     """
     while True:
-        with root.opened(make=True) as top:
+        # Whoever is refused has waited for no device: the name is made durable by `hold`.
+        with root.opened(make=True, name=False) as top:
             # The handle first, then the lock: a fork in between, by any thread, finds the handle to close.
             handle = Handle(_open_partition(top, partition))
             with handle.closed_on_error():

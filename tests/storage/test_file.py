@@ -503,6 +503,20 @@ async def test_what_was_there_already_above_a_root_is_durable_by_name(
 
 
 @needs_proc
+async def test_a_lock_is_in_a_root_that_is_durable_by_name(root: Path, synced: list[Path]) -> None:
+    """It is what a journal takes first; whoever is refused waits for no device (D5)."""
+    await write(FileStorage(root), NAME)
+    synced.clear()
+    lock = await FileStorage(root).lock("p")
+    assert synced == [root.parent]
+    synced.clear()
+    with pytest.raises(JournalLocked):
+        await FileStorage(root).lock("p")
+    assert synced == []
+    await lock.release()
+
+
+@needs_proc
 async def test_a_root_behind_a_link_is_durable_where_it_is(tmp_path: Path, synced: list[Path]) -> None:
     """What is synced is the directory that has its name, not the one that has the link's (D5)."""
     (tmp_path / "somewhere" / "real").mkdir(parents=True)
