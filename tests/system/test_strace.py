@@ -78,7 +78,9 @@ def steps_of(tmp_path: Path, *command: str) -> list[tuple[str, str]]:
 
 def test_what_a_repair_takes_away_is_durable_elsewhere_before_it_goes(tmp_path: Path) -> None:
     """Each copy and each directory is flushed, the quarantine gets its name, durably; then the journal is touched."""
-    root, aside = tmp_path / "root", tmp_path / "aside"
+    # Not in one directory: that of the root is flushed too, for the root's name.
+    root, aside = tmp_path / "root", tmp_path / "elsewhere" / "aside"
+    aside.parent.mkdir()
     torn_journal(root)
     steps = steps_of(tmp_path, "repair", str(root / "orders"), "--cut-at", "5", "--yes", "--quarantine", str(aside))
     named = steps.index(("rename", f"{aside}.partial"))
@@ -87,7 +89,7 @@ def test_what_a_repair_takes_away_is_durable_elsewhere_before_it_goes(tmp_path: 
     assert {path.split("/")[0] for path in copies} == {MANIFEST, "orders_checkpoint", "orders_data", "orders_offsets"}
     flushed = {path for call, path in steps[:named] if call == "fsync"}
     assert flushed >= {f"{aside}.partial", *(f"{aside}.partial/{copy}" for copy in copies)}
-    assert ("fsync", str(tmp_path)) in steps[named:touched]
+    assert ("fsync", str(aside.parent)) in steps[named:touched]
 
 
 def test_one_task_costs_one_fdatasync_and_one_write_a_commit(tmp_path: Path) -> None:
