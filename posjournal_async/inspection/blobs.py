@@ -13,7 +13,7 @@ import aiofiles.os
 
 from posjournal_async.checkpoint import slots_in
 from posjournal_async.errors import Corruption, InvalidConfiguration, StorageError
-from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot
+from posjournal_async.format.checkpoint_slot import SLOT_LENGTH
 from posjournal_async.format.header import (
     FORMAT_VERSION,
     HEADER_LENGTH,
@@ -27,11 +27,13 @@ from posjournal_async.inspection.remembered import NO_SALT, Remembered, read_rec
 from posjournal_async.inspection.slots import Slots
 from posjournal_async.inspection.states import codec_expected
 from posjournal_async.inspection.survey import make_durable
+from posjournal_async.recovery.facts import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
+    from posjournal_async.format.checkpoint_slot import Slot
     from posjournal_async.storage.protocols import Blob, Storage
 
 __all__ = ["Blobs", "expected_header"]
@@ -77,6 +79,10 @@ class Blobs:
             yield blob, header
         finally:
             await blob.close()
+
+    async def _header_of(self, section: int) -> Header | BadHeader | None:
+        async with self.opened(section) as (_, header):
+            return header
 
     async def salt_of(self, section: int) -> int:
         """Return the salt of a section's data blob; `NO_SALT` if it is missing or has no good header."""
@@ -143,14 +149,12 @@ class Blobs:
         sections = sorted(int.from_bytes(name) for name in await self.storage.scan(partition) if len(name) == 8)
         if not sections:
             return None
-        async with self.opened(sections[0]) as (blob, header):
-            if blob is None:
-                return None
-            if not isinstance(header, Header):
-                raise Corruption("checkpoint", "one valid slot, or a data blob to stand in", "neither", partition)
-            durable = max(sections[-1] * header.items_per_section, header.first)
-            slot = Slot(0, header.journal_id, header.items_per_section, header.codec, durable, header.first)
+        slot = await stand_in(sections, self._header_of)
+        if slot is not None:
             return Slots(slot, None)
+        if await self._header_of(sections[0]) is None:
+            return None
+        raise Corruption("checkpoint", "one valid slot, or a data blob to stand in", "neither", partition)
 
     async def times(self, sections: list[int]) -> tuple[object, bool]:
         """Return what becomes another when the checkpoint or one of these data blobs changes, without opening one.

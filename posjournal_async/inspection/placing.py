@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption, InvalidConfiguration
-from posjournal_async.format.checkpoint_slot import Slot
 from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, HeaderFault, Kind, parse_header
 from posjournal_async.inspection.states import SectionState, SectionView, Survey, codec_expected
 from posjournal_async.recovery.facts import Facts, SectionFacts
@@ -20,10 +19,11 @@ if TYPE_CHECKING:
 
     from posjournal_async.checkpoint import SlotFacts
     from posjournal_async.errors import JournalError
+    from posjournal_async.format.checkpoint_slot import Slot
     from posjournal_async.scan import Scan
     from posjournal_async.storage.readonly import BlobFacts
 
-__all__ = ["Look", "by_section", "during_reset", "placed", "stand_in", "without_checkpoint"]
+__all__ = ["Look", "by_section", "during_reset", "placed", "without_checkpoint"]
 
 _NAME_LENGTH = 8
 _ENTRY = 8
@@ -110,18 +110,6 @@ def by_section(blobs: Sequence[BlobFacts]) -> tuple[dict[int, BlobFacts], list[s
     """Return the blobs that are sections, and the names of the others."""
     sections = {int.from_bytes(blob.name): blob for blob in blobs if len(blob.name) == _NAME_LENGTH}
     return sections, [blob.name.hex() for blob in blobs if len(blob.name) != _NAME_LENGTH]
-
-
-def stand_in(data: Mapping[int, BlobFacts]) -> Slot | None:
-    """Return what the checkpoint would have said at the least, as recovery does."""
-    if not data:
-        return None
-    first, last = min(data), max(data)
-    header = parse_header(data[first].head, data[first].length)
-    if not isinstance(header, Header):
-        return None
-    durable = max(last * header.items_per_section, header.first)
-    return Slot(0, header.journal_id, header.items_per_section, header.codec, durable, header.first)
 
 
 def without_checkpoint(look: Look) -> Survey:

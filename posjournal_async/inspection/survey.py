@@ -14,10 +14,9 @@ from posjournal_async.inspection.placing import (
     by_section,
     during_reset,
     placed,
-    stand_in,
     without_checkpoint,
 )
-from posjournal_async.recovery.facts import SectionFacts
+from posjournal_async.recovery.facts import SectionFacts, stand_in
 from posjournal_async.scan import scan_records
 from posjournal_async.sections import Sections, unbroken
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from posjournal_async.format.checkpoint_slot import Slot
+    from posjournal_async.format.header import Header
     from posjournal_async.inspection.states import Survey
     from posjournal_async.storage.protocols import Blob, Storage
     from posjournal_async.storage.readonly import BlobFacts, ReadOnlyFileStorage
@@ -137,7 +137,11 @@ async def _look(
         checkpoint_bytes=sum(facts.length for facts in checkpoint),
         synced_ns=max((facts.modified_ns for facts in checkpoint), default=None),
     )
-    slot = slots.current or stand_in(data)
+
+    async def header_of(section: int) -> Header | BadHeader:
+        return parse_header(data[section].head, data[section].length)
+
+    slot = slots.current or await stand_in(sorted(data), header_of)
     if slot is None:
         return without_checkpoint(look)
     if slot.reset is not None:

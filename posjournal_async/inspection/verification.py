@@ -8,20 +8,23 @@ other.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from errno import ENOENT
 from typing import TYPE_CHECKING, Any
 
 from posjournal_async.errors import StorageError
-from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot
+from posjournal_async.format.checkpoint_slot import SLOT_LENGTH
 from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, parse_header
 from posjournal_async.inspection.findings import Finding, Severity
 from posjournal_async.inspection.section_check import SectionCheck, Tally
 from posjournal_async.inspection.watch import Watch, never_locked
+from posjournal_async.recovery.facts import stand_in
 from posjournal_async.sections import unbroken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from posjournal_async.format.checkpoint_slot import Slot
     from posjournal_async.payloads import Payloads
     from posjournal_async.storage.protocols import Storage
 
@@ -206,13 +209,14 @@ class Verification:
 
     async def _stand_in(self, data: Sequence[int]) -> Slot | None:
         """Return what the checkpoint would have said at the least: the first header that is good tells."""
-        for section in data:
-            header = await self._header_of(section)
-            if isinstance(header, Header):
-                ips = header.items_per_section
-                boundary = header.first if section == data[0] else data[0] * ips
-                durable = max(data[-1] * ips, boundary)
-                return Slot(0, header.journal_id, ips, header.codec, durable, boundary)
+        for place, section in enumerate(data):
+            if isinstance(await self._header_of(section), Header):
+                slot = await stand_in(data[place:], self._header_of)
+                if slot is None or not place:
+                    return slot
+                # The sections before it are damaged, and not pruned.
+                boundary = data[0] * slot.items_per_section
+                return replace(slot, boundary=boundary, durable=max(data[-1] * slot.items_per_section, boundary))
         return None
 
     async def _sections(self, part: str) -> list[int]:

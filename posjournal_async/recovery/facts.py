@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption
 from posjournal_async.format.checkpoint_slot import Slot
-from posjournal_async.format.header import BadHeader, Header
+from posjournal_async.format.header import BadHeader, Header, Kind
 from posjournal_async.scan import Scan, scan_records
 from posjournal_async.sections import unbroken
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from posjournal_async.checkpoint import SlotFacts
     from posjournal_async.offsets import OffsetsJournal
     from posjournal_async.sections import Sections
 
-__all__ = ["Facts", "SectionFacts", "look_at", "observe", "unindexed_of"]
+__all__ = ["Facts", "SectionFacts", "look_at", "observe", "stand_in", "unindexed_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +99,44 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
 
 
 async def _checkpoint_from_data(data: Sections, sections: Sequence[int]) -> Slot:
-    """Return what the checkpoint would have said at the least, if it is lost: the blobs say what journal it is."""
-    if sections:
-        header = (await _look_at_header(data, sections[0])).header
-        if isinstance(header, Header):
-            durable = max(sections[-1] * header.items_per_section, header.first)
-            return Slot(0, header.journal_id, header.items_per_section, header.codec, durable, header.first)
-    raise Corruption("checkpoint", "one valid slot, or a data blob to stand in", "neither", data.partition)
+    async def header_of(section: int) -> Header | BadHeader:
+        return (await _look_at_header(data, section)).header
+
+    slot = await stand_in(sections, header_of)
+    if slot is None:
+        raise Corruption("checkpoint", "one valid slot, or a data blob to stand in", "neither", data.partition)
+    return slot
+
+
+async def stand_in(
+    sections: Sequence[int], header_of: Callable[[int], Awaitable[Header | BadHeader | None]]
+) -> Slot | None:
+    """Return what the checkpoint would have said at the least, if it is lost; None if the first blob does not say it.
+
+    That one says what journal it is. The last one whose header checks out has the newest name of the codec: by the
+    first name, the sections made after an upgrade would be those of a codec that the journal does not know.
+
+    Args:
+        sections: Sections that have a data blob, ascending.
+        header_of: Returns the header of a data blob, or why there is none; None if the blob is gone.
+    """
+    first = await header_of(sections[0]) if sections else None
+    if not isinstance(first, Header):
+        return None
+    codec = first.codec
+    for section in reversed(sections):
+        header = await header_of(section)
+        if isinstance(header, Header) and _is_at_home(header, section, first):
+            codec = header.codec
+            break
+    ips = first.items_per_section
+    return Slot(0, first.journal_id, ips, codec, max(sections[-1] * ips, first.first), first.first)
+
+
+def _is_at_home(header: Header, section: int, first: Header) -> bool:
+    """Say whether a header is that of a section of the journal whose first one is known."""
+    expected = (Kind.DATA, section, first.journal_id, first.items_per_section)
+    return (header.kind, header.section, header.journal_id, header.items_per_section) == expected
 
 
 async def _look_at_header(data: Sections, section: int) -> SectionFacts:

@@ -19,6 +19,18 @@ from posjournal_async import (
     JsonCodec,
     StorageError,
 )
+from posjournal_async.checkpoint import SlotFacts
+from posjournal_async.format.checkpoint_slot import Slot
+from posjournal_async.inspection.blobs import Blobs
+from posjournal_async.inspection.findings import Severity
+from posjournal_async.inspection.survey import survey
+from posjournal_async.inspection.verification import Verification
+from posjournal_async.mending.carrying_out import carry_out
+from posjournal_async.mending.plan import planned
+from posjournal_async.offsets import OffsetsJournal
+from posjournal_async.recovery.facts import observe
+from posjournal_async.sections import Sections
+from posjournal_async.storage.readonly import ReadOnlyFileStorage
 from posjournal_async.testing import CrashStorage, Luck, PowerCut
 from tests.format import writer
 from tests.format.writer import path_of, read_checkpoint, read_journal
@@ -28,6 +40,8 @@ from tests.recovery.journals import CONFIG, ITEMS, change, lay_out, show, tree_o
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from posjournal_async.inspection.findings import Finding
 
 RECORD = 8 + len(ITEMS[0])
 
@@ -436,6 +450,76 @@ async def test_without_a_checkpoint_all_but_the_last_section_is_relied_on(tmp_pa
         (tmp_path / name).write_bytes(content)
     change(tmp_path, "data", 1, lambda _: None)
     await assert_refused(tmp_path, Corruption)
+
+
+def _header(section: int, codec: str, journal_id: int = 0x0123_4567_89AB_CDEF) -> bytes:
+    """Return the header of a data blob as `lay_out` writes it, with another name of the codec."""
+    return writer.data_header(
+        journal_id=journal_id,
+        section=section,
+        items_per_section=10,
+        first=section * 10,
+        salt=writer.salt_of(section),
+        codec=codec,
+    )
+
+
+@pytest.mark.parametrize(
+    ("last", "codec"),
+    [
+        (_header(2, "json/3"), "json/3"),
+        (b"", "json/2"),
+        (_header(2, "json/3")[:40], "json/2"),
+        (_header(2, "json/3")[:63] + b"?", "json/2"),
+        (_header(2, "json/3", journal_id=1), "json/2"),
+        (_header(0, "json/1"), "json/2"),
+        (b"PJRNOFFS" + _header(2, "json/3")[8:], "json/2"),
+    ],
+    ids=["sound", "no creation", "half a creation", "damaged", "another journal", "another section", "an index"],
+)
+async def test_without_a_checkpoint_the_last_good_header_names_the_codec(
+    tmp_path: Path, last: bytes, codec: str
+) -> None:
+    """F4: opening says it, and so does whoever looks or repairs; by the first name newer sections would be foreign."""
+    lay_out(tmp_path, 20)
+    _slots(tmp_path, b"torn", b"torn")
+    for section in (0, 1):
+        change(tmp_path, "data", section, lambda blob, at=section: _header(at, f"json/{at + 1}") + blob[64:])
+    is_index = last.startswith(b"PJRNOFFS")
+    change(tmp_path, "data", 2, lambda _: writer.sealed_with_crc(last[:60]) if is_index else last)
+    storage = ReadOnlyFileStorage(tmp_path)
+    facts = await observe(SlotFacts(None, 1, 2), Sections(storage, "orders_data"), OffsetsJournal(storage, "orders"))
+    assert facts is not None
+    slot = Slot(0, 0x0123_4567_89AB_CDEF, 10, codec, 20, 0)
+    assert facts.slot == slot
+    assert (await survey(storage, "orders")).slot == slot
+    slots = await Blobs(storage, tmp_path, "orders").slots()
+    assert slots is not None
+    assert slots.current == slot
+    verification = Verification(storage, "orders", lambda _: None)
+    await verification.run()
+    assert verification.slot == slot
+
+
+async def test_a_checkpoint_lost_after_an_upgrade_costs_no_section(tmp_path: Path) -> None:
+    """F4: sections of both names are sound to whoever looks, and a repair records the newer one."""
+    lay_out(tmp_path, 25)
+    for section in (0, 1, 2):
+        name = f"json/{1 + (section > 0)}"
+        change(tmp_path, "data", section, lambda blob, at=section, name=name: _header(at, name) + blob[64:])
+        change(tmp_path, "offsets", section, lambda _: None)
+    change(tmp_path, "checkpoint", 0, lambda _: None)
+    storage = ReadOnlyFileStorage(tmp_path)
+    found: list[Finding] = []
+    await Verification(storage, "orders", found.append).run()
+    assert [finding.what for finding in found if finding.severity is Severity.CORRUPT] == ["checkpoint"]
+    seen = await survey(storage, "orders")
+    assert seen.problem is None
+    assert not any(section.state.is_damage for section in seen.sections)
+    await carry_out(await planned(storage, "orders"), tmp_path, "orders")
+    checkpoint = read_checkpoint(tmp_path, "orders")
+    assert checkpoint is not None
+    assert checkpoint.codec.rstrip(b"\0") == b"json/2"
 
 
 async def test_a_checkpoint_lost_without_data_to_stand_in_is_corruption(tmp_path: Path) -> None:
