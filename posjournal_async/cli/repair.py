@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from posjournal_async.cli.console import Output
     from posjournal_async.cli.options import JournalPath
     from posjournal_async.format.checkpoint_slot import Slot
+    from posjournal_async.mending.cutting import Cut
     from posjournal_async.mending.plan import Repair
     from posjournal_async.recovery.plan import Plan
     from posjournal_async.recovery.repair import RecoveryReport
@@ -188,8 +189,7 @@ def _conclude(  # noqa: PLR0913 - what there is to say
 def _steps_of(plan: Repair) -> Iterator[str]:
     """Yield what is done, in words, in the order in which it is done."""
     if plan.cut is not None:
-        lost = range(plan.cut.position, plan.cut.position + plan.cut.lost)
-        yield f"lose     {shown_range(lost)}, which were durable" if lost else "lose     no durable item"
+        yield from _losses_of(plan.cut)
     if plan.reset is not None:
         yield f"finish   the reset to size {plan.reset:,} that was begun"
     for change in plan.changes:
@@ -205,6 +205,16 @@ def _steps_of(plan: Repair) -> Iterator[str]:
             yield f"rebuild  {partition}, section {section}: there is none"
     if plan.plan is not None and plan.slot is not None:
         yield from _last_steps_of(plan, plan.plan, plan.slot)
+
+
+def _losses_of(cut: Cut) -> Iterator[str]:
+    if cut.lost:
+        yield f"lose     {shown_range(range(cut.position, cut.slot.durable))}, which were durable"
+    if cut.lost_above:
+        above = shown_range(range(cut.slot.durable, cut.size))
+        yield f"lose     {above}, above the durable size of the checkpoint: sync_data may have made them durable"
+    if not cut.lost and not cut.lost_above:
+        yield "lose     no item"
 
 
 def _last_steps_of(repair: Repair, plan: Plan, slot: Slot) -> Iterator[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from posjournal_async.scan import Scan
     from posjournal_async.storage.readonly import BlobFacts
 
-__all__ = ["Look", "by_section", "during_reset", "placed", "without_checkpoint"]
+__all__ = ["Look", "by_section", "during_reset", "placed", "readable_size", "without_checkpoint"]
 
 _NAME_LENGTH = 8
 _ENTRY = 8
@@ -148,8 +148,45 @@ def placed(look: Look, slot: Slot, scans: Mapping[int, SectionFacts]) -> Survey:
         size = decide(facts, Expectation(look.partition, slot.items_per_section, slot.codec, lambda _: True)).size
     except (Corruption, InvalidConfiguration) as error:
         problem = error
-        size = placing.readable_size()
+        size = readable_size(slot, scans)
     return look.survey_of(slot, size, list(placing.sections(size)), problem)
+
+
+def readable_size(slot: Slot, scans: Mapping[int, SectionFacts]) -> int:
+    """Return the durable size, or where the records that follow it without a gap end.
+
+    Args:
+        slot: The checkpoint, or what stands in for it.
+        scans: The sections from the one that holds the durable size on, read.
+    """
+    ips = slot.items_per_section
+    size = slot.durable
+    while True:
+        section = size // ips
+        facts = scans.get(section)
+        if facts is None or facts.scan is None or _fault_of(slot, section, facts.header) is not None:
+            return size
+        stop = max(section * ips, slot.boundary) + len(facts.scan.starts)
+        if stop <= size:
+            return size
+        size = stop
+
+
+def _fault_of(slot: Slot, section: int, header: Header | BadHeader) -> tuple[SectionState, str] | None:
+    """Say what is wrong with the header of a data blob, if anything."""
+    first = max(section * slot.items_per_section, slot.boundary)
+    if isinstance(header, BadHeader):
+        if header.fault is HeaderFault.VERSION:
+            return SectionState.FOREIGN, f"format version {header.version}"
+        if header.fault is HeaderFault.INTERRUPTED and slot.durable <= first:
+            return SectionState.INTERRUPTED, "its creation was interrupted"
+        return SectionState.DAMAGED, "its header does not check out"
+    codec = codec_expected(slot.codec, header.codec)
+    expected = Header(Kind.DATA, slot.journal_id, section, slot.items_per_section, first, header.salt, codec)
+    if header == expected:
+        return None
+    other = next(name for field, name in _FIELDS if getattr(header, field) != getattr(expected, field))
+    return SectionState.FOREIGN, f"its header is that of another {other}"
 
 
 class _Placing:
@@ -160,19 +197,6 @@ class _Placing:
         self._slot = slot
         self._scans = scans
         self._ips = slot.items_per_section
-
-    def readable_size(self) -> int:
-        """Return the durable size, or where the records that follow it without a gap end."""
-        size = self._slot.durable
-        while True:
-            section = size // self._ips
-            facts = self._scans.get(section)
-            if facts is None or facts.scan is None or self._fault_of(section, facts.header) is not None:
-                return size
-            stop = self._first_of(section) + len(facts.scan.starts)
-            if stop <= size:
-                return size
-            size = stop
 
     def sections(self, size: int) -> Iterator[SectionView]:
         """Yield all sections of the files, and the gaps where the journal needs one, ascending."""
@@ -213,7 +237,7 @@ class _Placing:
         facts = self._scans.get(section)
         header = parse_header(blob.head, blob.length) if facts is None and look.has_heads else None
         header = header if facts is None else facts.header
-        fault = None if header is None else self._fault_of(section, header)
+        fault = None if header is None else _fault_of(self._slot, section, header)
         if fault is not None:
             state, reason = fault
             stop = max(min(end, size), first)
@@ -233,23 +257,6 @@ class _Placing:
             scan=None if facts is None or fault is not None else facts.scan,
             reason=reason,
         )
-
-    def _fault_of(self, section: int, header: Header | BadHeader) -> tuple[SectionState, str] | None:
-        """Say what is wrong with the header of a data blob, if anything."""
-        slot = self._slot
-        first = self._first_of(section)
-        if isinstance(header, BadHeader):
-            if header.fault is HeaderFault.VERSION:
-                return SectionState.FOREIGN, f"format version {header.version}"
-            if header.fault is HeaderFault.INTERRUPTED and slot.durable <= first:
-                return SectionState.INTERRUPTED, "its creation was interrupted"
-            return SectionState.DAMAGED, "its header does not check out"
-        codec = codec_expected(slot.codec, header.codec)
-        expected = Header(Kind.DATA, slot.journal_id, section, self._ips, first, header.salt, codec)
-        if header == expected:
-            return None
-        other = next(name for field, name in _FIELDS if getattr(header, field) != getattr(expected, field))
-        return SectionState.FOREIGN, f"its header is that of another {other}"
 
     def _state_of(self, section: int, size: int) -> tuple[SectionState, str]:
         """Say what a section with a good header is."""

@@ -32,6 +32,7 @@ class Cut:
         position: The first position that goes: the size of the journal then.
         slot: The checkpoint as it is; what the data says instead, with sequence number 0, where it is lost.
         place: Which of the two slots that is.
+        size: Position after the last item that can be read without a gap: the durable size, or above it.
         gone: Sections whose blobs go as a whole, newest first.
         section: The section that is cut, or None.
         end: Byte at which its data blob is cut.
@@ -41,6 +42,7 @@ class Cut:
     position: int
     slot: Slot
     place: int
+    size: int
     gone: tuple[int, ...]
     section: int | None = None
     end: int = 0
@@ -52,12 +54,19 @@ class Cut:
         return max(self.slot.durable - self.position, 0)
 
     @property
+    def lost_above(self) -> int:
+        """Items that go from the durable size on, where `sync_data` may have acknowledged them."""
+        return self.size - self.slot.durable
+
+    @property
     def after(self) -> Slot:
         """The checkpoint that is written first."""
         return replace(self.slot, sequence=self.slot.sequence + 1, durable=self.position)
 
 
-async def cut_of(storage: Storage, partition: str, slot: Slot, place: int, position: int) -> Cut:
+async def cut_of(  # noqa: PLR0913 - what is known of the journal
+    storage: Storage, partition: str, slot: Slot, place: int, position: int, *, size: int
+) -> Cut:
     """Say what goes when a journal is to end before a position.
 
     Raises:
@@ -77,7 +86,7 @@ async def cut_of(storage: Storage, partition: str, slot: Slot, place: int, posit
     there = {*await sections.scan(), *await Sections(storage, f"{partition}_offsets").scan()}
     gone = tuple(sorted((other for other in there if other >= section + stays), reverse=True))
     if not stays:
-        return Cut(position, slot, place, gone)
+        return Cut(position, slot, place, size, gone)
     blob, length = await sections.open(section)
     try:
         header = await sections.read_header(blob, length)
@@ -90,7 +99,7 @@ async def cut_of(storage: Storage, partition: str, slot: Slot, place: int, posit
         at = first + len(scan.starts)
         raise Corruption("record", "one that checks out", "other bytes", sections.partition, section, scan.end, at)
     end = [*scan.starts, scan.end][position - first]
-    return Cut(position, slot, place, gone, section, end, length)
+    return Cut(position, slot, place, size, gone, section, end, length)
 
 
 async def cut_away(storage: Storage, partition: str, cut: Cut) -> None:

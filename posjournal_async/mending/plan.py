@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from posjournal_async.format.header import HEADER_LENGTH, Header
+from posjournal_async.inspection.placing import readable_size
 from posjournal_async.inspection.section_index import SectionIndex
 from posjournal_async.inspection.survey import current_slots
 from posjournal_async.mending.cutting import AsCut, Cut, cut_of
@@ -110,6 +111,7 @@ class Repair:
             "reset_to": self.reset,
             "cut_at": None if self.cut is None else self.cut.position,
             "positions_lost": 0 if self.cut is None else self.cut.lost,
+            "positions_lost_above": 0 if self.cut is None else self.cut.lost_above,
             "size": self.reset if plan is None else plan.size,
             "items_dropped": 0 if plan is None else plan.items_dropped,
             "bytes_cut": self.bytes_cut,
@@ -161,7 +163,8 @@ async def planned(
     if facts is None:
         return Repair(None, slots.damaged)
     if cut_at is not None:
-        cut = await cut_of(storage, partition, facts.slot, slots.place, cut_at)
+        size = readable_size(facts.slot, facts.sections)
+        cut = await cut_of(storage, partition, facts.slot, slots.place, cut_at, size=size)
         rest = await planned(AsCut(storage, partition, cut), partition, with_indexes=with_indexes, advance=advance)
         return await _with_cut(storage, partition, cut, rest)
     expectation = Expectation(partition, facts.slot.items_per_section, facts.slot.codec, lambda _: True)

@@ -21,6 +21,7 @@ from tests.cli.transcripts import (
     started,
     tree_hash,
 )
+from tests.format.writer import write_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +121,22 @@ def test_where_opening_refuses_it_says_what_can_be_done(tmp_path: Path) -> None:
     assert tree_hash(tmp_path) == before
     assert posjournal_run("repair", path, "--yes", "--cut-at", "10").exit_code == 0
     assert items_of(tmp_path) == [(position, position) for position in range(10)]
+
+
+@pytest.mark.parametrize("position", [3, 2])
+def test_a_cut_says_which_items_sync_data_may_have_made_durable(tmp_path: Path, position: int) -> None:
+    """They lie above the durable size of the checkpoint, as a SIGKILL leaves them, and go with the cut."""
+    write_journal(tmp_path, "orders", items=[b"item"] * 8, durable=3)
+    path = str(tmp_path / "orders")
+    said = posjournal_run("repair", path, "--cut-at", str(position), "--dry-run").stdout
+    lost = [" ".join(line.split()) for line in said.splitlines() if "lose" in line]
+    above = (
+        "lose 5 items, positions 3..7, above the durable size of the checkpoint: sync_data may have made them durable"
+    )
+    assert lost == (["lose 1 item, position 2, which were durable", above] if position == 2 else [above])
+    document = json.loads(posjournal_run("repair", path, "--cut-at", str(position), "--yes", "--json").stdout)
+    assert (document["plan"]["positions_lost"], document["plan"]["positions_lost_above"]) == (3 - position, 5)
+    assert "lose     no item\n" in posjournal_run("repair", path, "--cut-at", str(position), "--dry-run").stdout
 
 
 def has_begun(root: Path) -> bool:

@@ -464,6 +464,10 @@ def _header(section: int, codec: str, journal_id: int = 0x0123_4567_89AB_CDEF) -
     )
 
 
+def _rename_codec(root: Path, section: int, codec: str) -> None:
+    change(root, "data", section, lambda blob: _header(section, codec) + blob[64:])
+
+
 @pytest.mark.parametrize(
     ("last", "codec"),
     [
@@ -484,7 +488,7 @@ async def test_without_a_checkpoint_the_last_good_header_names_the_codec(
     lay_out(tmp_path, 20)
     _slots(tmp_path, b"torn", b"torn")
     for section in (0, 1):
-        change(tmp_path, "data", section, lambda blob, at=section: _header(at, f"json/{at + 1}") + blob[64:])
+        _rename_codec(tmp_path, section, f"json/{section + 1}")
     is_index = last.startswith(b"PJRNOFFS")
     change(tmp_path, "data", 2, lambda _: writer.sealed_with_crc(last[:60]) if is_index else last)
     storage = ReadOnlyFileStorage(tmp_path)
@@ -505,8 +509,7 @@ async def test_a_checkpoint_lost_after_an_upgrade_costs_no_section(tmp_path: Pat
     """F4: sections of both names are sound to whoever looks, and a repair records the newer one."""
     lay_out(tmp_path, 25)
     for section in (0, 1, 2):
-        name = f"json/{1 + (section > 0)}"
-        change(tmp_path, "data", section, lambda blob, at=section, name=name: _header(at, name) + blob[64:])
+        _rename_codec(tmp_path, section, f"json/{1 + (section > 0)}")
         change(tmp_path, "offsets", section, lambda _: None)
     change(tmp_path, "checkpoint", 0, lambda _: None)
     storage = ReadOnlyFileStorage(tmp_path)
