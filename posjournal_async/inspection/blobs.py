@@ -84,16 +84,15 @@ class Blobs:
         async with self.opened(section) as (_, header):
             return header
 
-    async def salt_of(self, section: int) -> int:
-        """Return the salt of a section's data blob; `NO_SALT` if it is missing or has no good header."""
+    async def salt_of(self, slot: Slot, section: int) -> int:
+        """Return the salt of a section's data blob; `NO_SALT` if it is missing or has not the header that it has to."""
         async with self.opened(section) as (_, header):
-            return header.salt if isinstance(header, Header) else NO_SALT
+            return _salt_in(slot, section, header)
 
-    async def parting(self, entry: Remembered) -> int | None:
+    async def parting(self, slot: Slot, entry: Remembered) -> int | None:
         """Return up to which position a section is as remembered; None if its blob is another, or it is not known."""
         async with self.opened(entry.section) as (blob, header):
-            is_same = entry.salt == (header.salt if isinstance(header, Header) else NO_SALT)
-            if not is_same or entry.heads is None:
+            if entry.salt != _salt_in(slot, entry.section, header) or entry.heads is None:
                 return None
             if blob is None:
                 return entry.stop
@@ -106,7 +105,7 @@ class Blobs:
         async with self.opened(section) as (blob, header):
             if blob is None or not isinstance(header, Header):
                 return None
-            if header != expected_header(slot, section, header.salt, header.codec):
+            if _salt_in(slot, section, header) == NO_SALT:
                 return None
             found = Remembered.begun(section, header.first, header.salt)
             while found.stop < until:
@@ -169,6 +168,13 @@ def expected_header(slot: Slot, section: int, salt: int, codec: str) -> Header:
     first = max(section * slot.items_per_section, slot.boundary)
     name = codec_expected(slot.codec, codec)
     return Header(Kind.DATA, slot.journal_id, section, slot.items_per_section, first, salt, name)
+
+
+def _salt_in(slot: Slot, section: int, header: Header | BadHeader | None) -> int:
+    """Return the salt that a header says, if it is the section's: that of another blob is as good as none."""
+    if not isinstance(header, Header) or header != expected_header(slot, section, header.salt, header.codec):
+        return NO_SALT
+    return header.salt
 
 
 def _look_at_files(root: os.PathLike[str], partition: str, sections: list[int]) -> tuple[object, bool]:

@@ -182,7 +182,7 @@ class Follower:
         anchors: list[Remembered] = []
         distance = 1
         while (section := last - distance) >= slot.boundary // ips:
-            salt = await self.blobs.salt_of(section)
+            salt = await self.blobs.salt_of(slot, section)
             anchors.append(Remembered(section, max(section * ips, slot.boundary), salt, None, 0, (section + 1) * ips))
             distance *= 2
         anchors.reverse()
@@ -316,7 +316,7 @@ class Follower:
         slot = slots.current
         kept = [known for known in self._known if known is not new]
         stop = await self._search(slot, kept)
-        if new is not None and stop == new.first and (here := await self.blobs.parting(new)) is not None:
+        if new is not None and stop == new.first and (here := await self.blobs.parting(slot, new)) is not None:
             kept.append(new)
             stop = here
         found = None
@@ -339,11 +339,11 @@ class Follower:
         stop = kept[-1].stop if kept else self.position
         is_changed = False
         while kept:
-            here = await self.blobs.parting(kept[-1])
+            here = await self.blobs.parting(slot, kept[-1])
             if here is not None:
                 return here
             gone = kept.pop()
-            if await self.blobs.salt_of(gone.section) == gone.salt:
+            if await self.blobs.salt_of(slot, gone.section) == gone.salt:
                 # What it held is not known in detail, and what comes behind it has changed.
                 return min(max(gone.first, self._doubt), stop)
             stop = gone.first

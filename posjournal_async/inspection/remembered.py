@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_SALT", "Remembered", "read_records"]
 
-# Stands for the salt of a section whose blob is missing or has no good header.
+# Stands for the salt of a section whose blob is missing or has not the header that it has to.
 NO_SALT = -1
 
 # Bytes read and parsed at a time.

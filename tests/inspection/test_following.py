@@ -577,6 +577,21 @@ async def test_what_is_damaged_is_passed_over_once_and_told(tmp_path: Path, how:
     assert shown == [at for at in range(14) if at not in told.positions]
 
 
+@pytest.mark.parametrize("other", [0, 2])
+@pytest.mark.parametrize("newest", [1, 1_000])
+async def test_the_blob_of_another_section_is_told_once_after_a_rewind(tmp_path: Path, newest: int, other: int) -> None:
+    """What is in its place is as good as no blob, also where it is compared with what was read before."""
+    async with await filled(tmp_path, 15) as journal:
+        await journal.rewind(13)
+    blobs = tmp_path / "orders_data"
+    (blobs / f"{3:016x}").write_bytes((blobs / f"{other:016x}").read_bytes())
+    follower = follower_of(ReadOnlyFileStorage(tmp_path), tmp_path, newest)
+    said = [event for _ in range(20) for event in await follower.look()]
+    assert follower.is_idle
+    assert [event.positions for event in said if isinstance(event, Corrupt)] == [range(12, 16)]
+    assert not any(isinstance(event, Rewound) for event in said)
+
+
 async def test_an_item_that_cannot_be_decoded_is_told_and_the_others_are_shown(tmp_path: Path) -> None:
     """The codec may be another one than the writer's."""
 
