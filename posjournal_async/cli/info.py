@@ -48,7 +48,7 @@ async def _info(output: Output, path: JournalPath, *, is_exact: bool, is_thoroug
     with output.progress("looking", None, "bytes") as advance:
         view = await JournalView.load(path.root, path.partition, advance=advance, is_thorough=is_thorough)
     async with view:
-        with output.progress("reading", len(view.bounds) if is_exact else None, "items") as advance:
+        with output.progress("reading", view.count if is_exact else None, "items") as advance:
             compression = await compression_of(view, is_exact=is_exact, advance=advance)
     survey = view.survey
     findings = [*findings_of(survey), *_unreadable_in(compression)]
@@ -108,7 +108,7 @@ def _fields_of(view: JournalView, compression: Compression, findings: list[str])
         "boundary": survey.boundary,
         "durable_size": survey.durable,
         "size": survey.size,
-        "items": len(view.bounds),
+        "items": view.count,
         "sections": _count_of(survey),
         "states": {state.value: states[state.value] for state in SectionState if states[state.value]},
         "bytes": _bytes_of(survey),
@@ -150,7 +150,7 @@ def _pairs_of(path: JournalPath, view: JournalView, compression: Compression) ->
         ("journal", str(path)),
         ("format", "not known" if slot is None else f"version {FORMAT_VERSION}"),
         ("codec", "not known" if slot is None else slot.codec),
-        ("bounds", f"{survey.boundary:,} to {survey.size:,}, {len(view.bounds):,} items"),
+        ("bounds", f"{survey.boundary:,} to {survey.size:,}, {view.count:,} items"),
         ("size", _size_of(survey)),
         ("durable size", f"{survey.durable:,}, by the checkpoint"),
         ("sections", f"{_count_of(survey):,}" + (f": {of_states}" if of_states else "")),

@@ -51,7 +51,7 @@ async def _stats(output: Output, path: JournalPath) -> None:
         view = await JournalView.load(path.root, path.partition, advance=advance)
     async with view:
         bounds = view.bounds
-        with output.progress("measuring", max(len(bounds), 0), "items") as advance:
+        with output.progress("measuring", view.count, "items") as advance:
             found = await gather(view, advance)
     if output.is_json:
         output.document("posjournal.stats/1", _fields_of(bounds, found))

@@ -99,7 +99,7 @@ async def _tail(printer: _Printer, path: JournalPath, newest: int, codec: str | 
             return
         decoder = Decoder[Any](codec_of(view.codec, codec, is_raw=printer.is_raw))
         printer.width = len(str(view.bounds.stop - 1))
-        with output.progress("reading", min(newest, len(view.bounds)), "items", is_printing=True) as advance:
+        with output.progress("reading", min(newest, view.count), "items", is_printing=True) as advance:
             done = start = max(view.bounds.stop - newest, view.bounds.start)
             async for entry in view.entries(start):
                 if entry.stop >= done + _STEP:
@@ -207,7 +207,7 @@ class _Following:
 
 def _named(positions: range) -> str:
     last = positions.stop - 1
-    return f"position {last}" if len(positions) == 1 else f"positions {positions.start} to {last}"
+    return f"position {last}" if positions.start == last else f"positions {positions.start} to {last}"
 
 
 def _check_reader() -> None:

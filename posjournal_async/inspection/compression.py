@@ -90,7 +90,7 @@ async def compression_of(
         compressed=compressed,
         item_bytes=item_bytes,
         stored_bytes=stored_bytes,
-        is_whole=items == len(view.bounds),
+        is_whole=items == view.count,
         unreadable=tuple(unreadable[:_MOST_UNREADABLE]),
     )
 

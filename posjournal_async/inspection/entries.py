@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from posjournal_async.storage.protocols import Blob
     from posjournal_async.storage.readonly import ReadOnlyFileStorage
 
-__all__ = ["Entry", "Source", "Unreadable", "entries_of", "open_source", "read_soon"]
+__all__ = ["Entry", "Source", "Unreadable", "entries_of", "missing", "open_source", "read_soon"]
 
 # Bytes read at once.
 _PIECE = 256 * 1024
@@ -256,7 +256,7 @@ async def entries_of(view: View, section: int, start: int, stop: int) -> AsyncGe
         except StorageError as error:
             if error.errno != ENOENT:
                 raise
-            fault = Corruption("section", "a data blob", "none", _data(view), section, None, position)
+            fault = _without_blob(view, section, position)
         is_stale = False
         if found:
             for entry in found:
@@ -276,6 +276,16 @@ async def entries_of(view: View, section: int, start: int, stop: int) -> AsyncGe
         yield unreadable
         position = unreadable.stop
         looks = 0
+
+
+async def missing(view: View, section: int, start: int, stop: int) -> Unreadable:
+    """Return what there is to say of positions of a run of sections that have no data blob, from `section` on."""
+    gone = _why_gone(view, await view.slot(), start, stop)
+    return gone or Unreadable(start, stop, _without_blob(view, section, start))
+
+
+def _without_blob(view: View, section: int, position: int) -> Corruption:
+    return Corruption("section", "a data blob", "none", _data(view), section, None, position)
 
 
 def _at(error: Corruption, section: int, position: int) -> Corruption:

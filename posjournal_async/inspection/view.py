@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections import OrderedDict
 from errno import ENOENT
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -12,7 +13,15 @@ from posjournal_async.codecs import BytesCodec
 from posjournal_async.config import Config
 from posjournal_async.errors import ItemOutOfRange, ItemPruned, StorageError
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot
-from posjournal_async.inspection.entries import Entry, Source, Unreadable, entries_of, open_source, read_soon
+from posjournal_async.inspection.entries import (
+    Entry,
+    Source,
+    Unreadable,
+    entries_of,
+    missing,
+    open_source,
+    read_soon,
+)
 from posjournal_async.inspection.survey import MOST_HEADERS, survey
 from posjournal_async.payloads import Payloads
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
@@ -86,7 +95,6 @@ class JournalView:
         self.holder = holder
         self._checkpoint: Blob | None = None
         self._sources: OrderedDict[int, Source] = OrderedDict()
-        self._at = {section.section: section for section in found.sections}
 
     @classmethod
     async def load(
@@ -145,6 +153,11 @@ class JournalView:
         return range(self.survey.boundary, self.survey.size)
 
     @property
+    def count(self) -> int:
+        """How many positions that is: `len` knows no number beyond 2**63, and damage may make one."""
+        return max(self.bounds.stop - self.bounds.start, 0)
+
+    @property
     def codec(self) -> str:
         """Name of the codec that the journal records; "" if nothing says it."""
         return "" if self.survey.slot is None else self.survey.slot.codec
@@ -188,6 +201,13 @@ class JournalView:
         position = start
         while position < stop:
             section = position // (self.items_per_section or 1)
+            seen = self._seen(section)
+            if seen is not None and seen.section < seen.through:
+                # One section after the other it might never end: a stray file of a large number makes the run.
+                gap = await missing(self, section, position, min(seen.stop, stop))
+                yield gap
+                position = gap.stop
+                continue
             end = min((section + 1) * (self.items_per_section or 1), stop)
             async for found in entries_of(self, section, position, end):
                 yield found
@@ -244,6 +264,12 @@ class JournalView:
             while len(self._sources) >= _MOST_OPEN:
                 _, oldest = self._sources.popitem(last=False)
                 await oldest.blob.close()
-            known = await open_source(self, section, None if anew else self._at.get(section))
+            known = await open_source(self, section, None if anew else self._seen(section))
         self._sources[section] = known
         return known
+
+    def _seen(self, section: int) -> SectionView | None:
+        """Return what was seen of a section when the view was loaded, which may be a run of missing ones; or None."""
+        place = bisect_right(self.sections, section, key=lambda seen: seen.section)
+        seen = self.sections[place - 1] if place else None
+        return seen if seen is not None and section <= seen.through else None

@@ -6,8 +6,10 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from posjournal_async import Config, Context, FileStorage, Journal, MsgpackCodec
-from tests.cli.transcripts import agrees, posjournal_run
+from tests.cli.transcripts import agrees, made_journal, posjournal_run
 from tests.format.writer import checkpoint_slot, write_journal
 from tests.recovery.journals import change, lay_out
 
@@ -117,3 +119,17 @@ def test_headers_of_many_sections_are_read_on_request(tmp_path: Path) -> None:
     assert info_of(tmp_path / "orders")["headers_read"] is False
     assert info_of(tmp_path / "orders", "--headers", code=1)["states"] == {"sealed": 1_000, "damaged": 1}
     assert "the headers of 1,001 sections were not read" in posjournal_run("info", str(tmp_path / "orders")).stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("info",), ("info", "--exact"), ("info", "--json"), ("ls",), ("cat",), ("tail",), ("stats",), ("verify",)],
+)
+def test_a_stray_file_of_the_largest_number_is_a_finding(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """With the checkpoint lost it makes a journal of more positions than `len` can say; each command ends."""
+    made_journal(tmp_path, list(range(25)))
+    (tmp_path / "orders_checkpoint" / f"{0:016x}").unlink()
+    (tmp_path / "orders_data" / f"{2**64 - 1:016x}").touch()
+    result = posjournal_run(*command, str(tmp_path / "orders"))
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+    assert len(result.stderr.splitlines()) < 10

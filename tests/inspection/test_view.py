@@ -323,3 +323,24 @@ async def check(view: JournalView, seed: int) -> int:
         position = entry.stop
     assert position == view.bounds.stop, (seed, position)
     return shown
+
+
+@pytest.mark.parametrize("start", [0, 12, 31])
+async def test_a_run_of_missing_sections_is_told_once_however_long_it_is(tmp_path: Path, start: int) -> None:
+    """Also from its middle on, and where a stray file with the checkpoint lost makes a run that no walk would end."""
+    lay_out(tmp_path, 60)
+    for section in (1, 2, 3):
+        change(tmp_path, "data", section, lambda _: None)
+        change(tmp_path, "offsets", section, lambda _: None)
+    async with await JournalView.load(tmp_path, "orders") as view:
+        found = await entries_in(view.entries(start, 45))
+        assert [entry for entry in found if entry[2] is Corruption] == [(max(start, 10), 40, Corruption)]
+        assert [entry for entry in found if entry[0] >= 40] == [(at, at + 1, ITEMS[at]) for at in range(40, 45)]
+    change(tmp_path, "checkpoint", 0, lambda _: None)
+    change(tmp_path, "data", 2**64 - 1, lambda _: b"")
+    end = (2**64 - 1) * 10
+    async with await JournalView.load(tmp_path, "orders") as view:
+        assert (view.bounds.stop, view.count) == (end, end)
+        found = await entries_in(view.entries(40 + start))
+        assert found[-1] == (max(40 + start, 60), end, Corruption)
+        assert len(found) == max(20 - start, 0) + 1
