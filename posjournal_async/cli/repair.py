@@ -108,6 +108,12 @@ async def _plan(output: Output, path: JournalPath, *, cut_at: int | None, with_i
                 f"an item before {cut_at:,} does not check out: end the journal at {error.position:,} or before"
             )
             raise
+        if error.what == "offsets" and not with_indexes:
+            output.note(
+                "no crash explains what is there, so opening refuses it; but it is an index:\n"
+                f"posjournal repair {path} --indexes makes it anew where the records check out, and loses no item"
+            )
+            raise
         output.note(
             "no crash explains what is there, so opening refuses it, and nothing is mended by a guess:\n"
             f"posjournal verify {path} says what is wrong, posjournal cat {path} --json gets out what is sound,\n"

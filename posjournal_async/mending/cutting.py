@@ -8,10 +8,11 @@ is found out beforehand, on a view of the files as they will be.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from errno import ENOENT
 from typing import TYPE_CHECKING
 
 from posjournal_async.checkpoint import Checkpoint, read_slots
-from posjournal_async.errors import Corruption, ItemOutOfRange, ItemPruned
+from posjournal_async.errors import Corruption, ItemOutOfRange, ItemPruned, StorageError
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot
 from posjournal_async.format.header import Header
 from posjournal_async.scan import scan_records
@@ -72,7 +73,7 @@ async def cut_of(  # noqa: PLR0913 - what is known of the journal
     Raises:
         ItemPruned: The position lies below the pruning boundary.
         ItemOutOfRange: It lies above the durable size, where opening itself finds the end.
-        Corruption: A record before it, in its section, does not check out.
+        Corruption: A record before it, in its section, does not check out, or the section has no data blob.
     """
     if position < slot.boundary:
         raise ItemPruned(position, slot.boundary)
@@ -87,7 +88,12 @@ async def cut_of(  # noqa: PLR0913 - what is known of the journal
     gone = tuple(sorted((other for other in there if other >= section + stays), reverse=True))
     if not stays:
         return Cut(position, slot, place, size, gone)
-    blob, length = await sections.open(section)
+    try:
+        blob, length = await sections.open(section)
+    except StorageError as error:
+        if error.errno != ENOENT:
+            raise
+        raise Corruption("data blob", "one", "none", sections.partition, section, None, first) from error
     try:
         header = await sections.read_header(blob, length)
         if not isinstance(header, Header) or header.first != first:

@@ -139,6 +139,43 @@ def test_a_cut_says_which_items_sync_data_may_have_made_durable(tmp_path: Path, 
     assert "lose     no item\n" in posjournal_run("repair", path, "--cut-at", str(position), "--dry-run").stdout
 
 
+@pytest.mark.parametrize("options", [(), ("--cut-at", "20")])
+def test_a_lost_first_index_is_made_anew_rather_than_cut_away(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Opening refuses the journal, and what is told mends it without losing an item."""
+    made_journal(tmp_path, list(range(25)))
+    (tmp_path / "orders_offsets" / f"{0:016x}").unlink()
+    path = str(tmp_path / "orders")
+    result = posjournal_run("repair", path, "--yes", *options)
+    assert result.exit_code == 1
+    assert f"posjournal repair {path} --indexes " in result.stderr
+    assert "--cut-at" not in result.stderr
+    assert posjournal_run("repair", path, "--yes", "--indexes").exit_code == 0
+    assert items_of(tmp_path) == [(position, position) for position in range(25)]
+
+
+def test_damage_in_the_records_too_is_not_said_to_be_mended_by_making_indexes(tmp_path: Path) -> None:
+    """Once that was tried, and the first index cannot be made, the other ways out are told."""
+    made_journal(tmp_path, list(range(25)))
+    (tmp_path / "orders_offsets" / f"{0:016x}").unlink()
+    data = tmp_path / "orders_data" / f"{0:016x}"
+    data.write_bytes(data.read_bytes()[:-1] + b"?")
+    result = posjournal_run("repair", str(tmp_path / "orders"), "--yes", "--indexes")
+    assert result.exit_code == 1
+    assert "--cut-at POSITION" in result.stderr
+
+
+def test_a_cut_inside_a_missing_section_says_where_to_cut(tmp_path: Path) -> None:
+    """It is damage as any other: a finding with its position, and nothing is changed."""
+    made_journal(tmp_path, list(range(35)))
+    (tmp_path / "orders_data" / f"{1:016x}").unlink()
+    before = tree_hash(tmp_path)
+    for position in (11, 15, 19):
+        result = posjournal_run("repair", str(tmp_path / "orders"), "--yes", "--cut-at", str(position))
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "end the journal at 10 or before" in result.stderr
+        assert tree_hash(tmp_path) == before
+
+
 def has_begun(root: Path) -> bool:
     return any(name.endswith(".partial") for name in quarantines(root))
 
