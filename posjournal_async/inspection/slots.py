@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NEVER", "Slots", "is_other"]
 
-# Behind every position: no item from there on is in doubt.
-NEVER = 2**64
+# Behind every position: no item from there on is in doubt. A stray file, with the checkpoint lost, may say that there
+# are positions above 2**64: up to 2**64 sections of as many.
+NEVER = 2**128
 
 
 @dataclass(frozen=True, slots=True)

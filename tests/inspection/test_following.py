@@ -638,6 +638,20 @@ async def test_without_a_checkpoint_the_data_says_what_there_is(tmp_path: Path) 
         checkpoint.write_bytes(content)
 
 
+@pytest.mark.parametrize("section", [2**40, 2**64 - 1])
+async def test_a_stray_file_of_a_large_number_is_followed_to_its_end(tmp_path: Path, section: int) -> None:
+    """With the checkpoint lost it makes positions above 2**64, and what was told of them is not told again."""
+    async with await filled(tmp_path, 10):
+        pass
+    (tmp_path / "orders_checkpoint" / f"{0:016x}").unlink()
+    (tmp_path / "orders_data" / f"{section:016x}").touch()
+    follower = follower_of(ReadOnlyFileStorage(tmp_path), tmp_path, newest=4)
+    said = [event for _ in range(20) for event in await follower.look()]
+    assert follower.is_idle
+    assert [event.positions for event in said if isinstance(event, Corrupt)] == [range(section * 4 - 4, section * 4)]
+    assert len(said) == 1
+
+
 async def test_another_format_version_is_refused(tmp_path: Path) -> None:
     """It raises what opening the journal would raise."""
     async with await filled(tmp_path, 1):
