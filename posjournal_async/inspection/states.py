@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SectionState", "SectionView", "Survey", "codec_expected"]
 
+# The codecs of this library, by what docs/format.md calls them: a plain one reads its own items only, and a typed one
+# those of its older versions.
+_PLAIN = ("bytes", "json", "msgpack")
+_TYPED = ("json", "mp", "pb")
+
 
 class SectionState(enum.Enum):
     """What a section is. The values are words of the command's JSON."""
@@ -119,9 +124,13 @@ class Survey:
 def codec_expected(recorded: str, found: str) -> str:
     """Return the name that a section's header has to have, where `found` is the one that it has.
 
-    It is the one that the checkpoint records, or that of an older version of the same typed codec, such as "mp/1".
+    It is the one that the checkpoint records, or that of an older version of the same typed codec, such as "mp/1". A
+    codec of somebody's own may have taken over from any other: which, only its code can say.
     """
     encoding, slash, version = found.partition("/")
     same_encoding, _, newest = recorded.partition("/")
+    is_ours = recorded in _PLAIN or (same_encoding in _TYPED and newest.isdecimal())
+    if not is_ours:
+        return found
     is_version = slash and encoding == same_encoding and version.isdecimal() and newest.isdecimal()
     return found if is_version and int(version) < int(newest) else recorded

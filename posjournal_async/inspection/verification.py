@@ -208,7 +208,7 @@ class Verification:
             await blob.close()
 
     async def _stand_in(self, data: Sequence[int]) -> Slot | None:
-        """Return what the checkpoint would have said at the least: the first header that is good tells."""
+        """Return what the checkpoint would have said at the least, also where the first headers are damaged."""
         for place, section in enumerate(data):
             if isinstance(await self._header_of(section), Header):
                 slot = await stand_in(data[place:], self._header_of)

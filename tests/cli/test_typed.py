@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from posjournal_async import Journal
+from posjournal_async import BytesCodec, Journal
 from posjournal_async.codecs.msgspec import MsgspecCodec
 from posjournal_async.inspection.states import codec_expected
 
@@ -85,8 +85,37 @@ async def test_items_are_shown_without_their_type_and_changed_by_the_other_comma
         ("msgpack", "json", "msgpack"),
         ("mp/2", "mp/", "mp/2"),
         ("mp/2", "mp", "mp/2"),
+        ("upper", "text", "text"),
+        ("upper/b", "msgpack", "msgpack"),
     ],
 )
 def test_only_an_older_version_of_the_same_codec_is_expected(recorded: str, found: str, expected: str) -> None:
-    """A newer one, or another encoding, is what no journal of that checkpoint has."""
+    """A newer one, or another encoding, is what no journal of that checkpoint has, unless the codec is not ours."""
     assert codec_expected(recorded, found) == expected
+
+
+class Text(BytesCodec):
+    """A codec of somebody's own."""
+
+    name = "text"
+
+
+class Upper(Text):
+    """Another one, which has taken over from it."""
+
+    name = "upper"
+
+    def accepts(self, name: str) -> bool:
+        return name == "text"
+
+
+async def test_a_journal_that_a_codec_of_somebodys_own_took_over_is_sound(tmp_path: Path) -> None:
+    """Only the service's code can say what its codec reads; the headers are good, and are this journal's."""
+    path = tmp_path / "orders"
+    for codec in (Text(), Upper()):
+        async with Journal.open(path, codec=codec, items_per_section=4) as journal:
+            await journal.append_many([b"item"] * 6)
+    looked = posjournal("verify", str(path), "--json")
+    assert (looked.returncode, json.loads(looked.stdout)["findings"]) == (0, {"torn": 0, "stale": 0, "corrupt": 0})
+    sections = json.loads(posjournal("info", str(path), "--json").stdout)
+    assert "foreign" not in json.dumps(sections)
