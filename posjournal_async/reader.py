@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from posjournal_async.errors import Corruption
 from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.record import parse_record
+from posjournal_async.scan import LONG, claimed_end
 
 if TYPE_CHECKING:
     from array import array
@@ -119,10 +120,12 @@ class Reader:
             bounds = sealed.bounds_of(position)
             if bounds is not None:
                 start, stop = bounds
-                record = await sealed.blob.read_at(start, stop - start)
-                payload = parse_record(record, sealed.header.salt, position)
-                if payload is not None:
-                    return payload, start
+                # A wrong entry may make anything of it: nothing large is read on its word alone.
+                if stop - start <= LONG or await claimed_end(sealed.blob, start) == stop:
+                    record = await sealed.blob.read_at(start, stop - start)
+                    payload = parse_record(record, sealed.header.salt, position)
+                    if payload is not None:
+                        return payload, start
             if sealed.bounds_of(position) != bounds:
                 continue  # another reader has mended the index meanwhile
             if not await self._sealed.reindex(sealed):
@@ -219,6 +222,8 @@ def _sealed_at_once(sealed: SealedSection, position: int) -> Payload | None:
     if bounds is None:
         return None
     start, stop = bounds
+    if stop - start > LONG:
+        return None  # copying it would hold up the event loop, and the entry may be wrong
     record = sealed.read_at_once(start, stop - start)
     return None if record is None else parse_record(record, sealed.salt, position)
 
@@ -230,7 +235,7 @@ def _unsealed_at_once(tail: Tail, position: int) -> Payload | None:
         if payload is not None:
             return payload
         record = tail.in_memory(start, stop)
-    elif tail.read_at_once is None:
+    elif tail.read_at_once is None or stop - start > LONG:
         return None
     else:
         record = tail.read_at_once(start, stop - start)

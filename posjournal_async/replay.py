@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from posjournal_async.format.record import RecordFault, parse_records, records_at
+from posjournal_async.format.record import RECORD_HEAD_LENGTH, RecordFault, Records, parse_records, records_at
+from posjournal_async.scan import LONG
 from posjournal_async.turns import let_others_run
 from posjournal_async.waiting import retrieve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from posjournal_async.format.record import Records
     from posjournal_async.payloads import Payloads
-    from posjournal_async.reader import Reader
+    from posjournal_async.reader import Place, Reader
 
 __all__ = ["Snapshot", "replay", "replay_batches"]
 
@@ -26,9 +26,6 @@ _SHARES = 3
 
 # Bytes of a piece that takes longer to give out than the turns of the event loop that others are given behind it.
 _LONG = 16 * 1024
-
-# Edges of a run with one record, which may be larger than any buffer: it is not made again beside itself.
-_MORE_THAN_ONE = 2
 
 
 class Snapshot:
@@ -115,16 +112,17 @@ async def _runs(
                 fetched = await pieces.next(position, section, at, wanted)
                 at += len(fetched)
                 run: bytes = rest + fetched
-                most = min(stop, snapshot.limit) - position
-                edges = place.edges(position, at - len(run), at, most)
-                records = records_at(run, place.salt, position, edges) if len(edges) > _MORE_THAN_ONE else None
-                if records is None:
-                    records = parse_records(run, place.salt, position, most)
+                records = _parsed(place, run, position, at - len(run), min(stop, snapshot.limit) - position)
                 if not records.ends:
                     if records.fault is RecordFault.BAD or not fetched:
                         raise reader.corruption_at(position, at - len(run))
-                    rest, wanted = run, records.needed - len(run)  # one item larger than a piece
-                    continue
+                    if records.needed <= LONG:
+                        rest, wanted = run, records.needed - len(run)  # one item larger than a piece
+                        continue
+                    large = await _large(reader, snapshot, position)
+                    if large is None:
+                        break  # the section was cut or removed: look again
+                    records, at, run = large, at - len(run) + large.ends[0], b""
                 rest, wanted = run[records.ends[-1] :], piece
                 del run, fetched
                 first = position
@@ -137,6 +135,23 @@ async def _runs(
                 reader.let_go(section)  # else a long replay would leave as many indexes behind as may be kept
     finally:
         pieces.drop()
+
+
+def _parsed(place: Place, run: bytes, position: int, start: int, most: int) -> Records:
+    """Return the records that a run of bytes begins with, at most so many; it starts at a byte of the blob."""
+    edges = place.edges(position, start, start + len(run), most)
+    records = records_at(run, place.salt, position, edges)
+    return parse_records(run, place.salt, position, most) if records is None else records
+
+
+async def _large(reader: Reader, snapshot: Snapshot, position: int) -> Records | None:
+    """Return a record that claims to be large, as `read` finds it: it may be damage that does; None to look again."""
+    payload = await reader.payload(position)
+    snapshot.check(position)
+    if payload is None:
+        return None
+    data, is_compressed = payload
+    return Records([data], [0] if is_compressed else [], [RECORD_HEAD_LENGTH + len(data)], None, 0)
 
 
 class _Pieces:

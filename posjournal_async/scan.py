@@ -6,17 +6,22 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crc32c import crc32c
+
 from posjournal_async.format.header import HEADER_LENGTH
-from posjournal_async.format.record import parse_records
+from posjournal_async.format.record import LENGTH_MASK, RECORD_HEAD, RECORD_HEAD_LENGTH, parse_records, seed_of
 
 if TYPE_CHECKING:
     from posjournal_async.format.header import Header
     from posjournal_async.storage.protocols import Blob
 
-__all__ = ["Scan", "scan_records"]
+__all__ = ["LONG", "Scan", "claimed_end", "is_record", "scan_records"]
 
 # Bytes parsed between two awaits: a millisecond or so of records of 100 bytes, so that the event loop stays alive.
 _PIECE = 256 * 1024
+
+# A record longer than this is checked piece by piece: nothing is allocated on its word, which may be damaged.
+LONG = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +42,7 @@ class Scan:
 
 
 async def scan_records(blob: Blob, length: int, header: Header) -> Scan:
-    """Find all records up to the first bytes that are not the next one.
-
-    Nothing is allocated on the word of a record: a length that goes beyond the blob is not believed.
-    """
+    """Find all records up to the first bytes that are not the next one, with one piece of the blob in memory."""
     room = (header.section + 1) * header.items_per_section - header.first
     starts = array("Q")
     end = HEADER_LENGTH
@@ -55,14 +57,47 @@ async def scan_records(blob: Blob, length: int, header: Header) -> Scan:
             # A run shorter than asked for: the blob was cut meanwhile, by a rewind beside a read.
             if records.needed <= len(run) or end + records.needed > length or len(run) < asked:
                 break
-            wanted = records.needed  # one record larger than a piece
-            continue
+            if records.needed <= LONG:
+                wanted = records.needed  # one record larger than a piece
+                continue
+            if not await is_record(blob, end, end + records.needed, header.salt, header.first + len(starts)):
+                break
+            ends = [records.needed]
+        else:
+            ends = records.ends
         wanted = _PIECE
         starts.append(end)
-        starts.extend([end + record_end for record_end in records.ends[:-1]])
+        starts.extend([end + record_end for record_end in ends[:-1]])
         if len(starts) > room:
             has_extra = True
             end = starts.pop()
             break
-        end += records.ends[-1]
+        end += ends[-1]
     return Scan(starts, end, length, has_extra)
+
+
+async def claimed_end(blob: Blob, start: int) -> int | None:
+    """Return where the record that starts at a byte says that it ends; None if the blob ends before it can."""
+    head = await _head_at(blob, start)
+    return None if head is None else _end_of(start, head[0])
+
+
+async def is_record(blob: Blob, start: int, stop: int, salt: int, position: int) -> bool:
+    """Say whether the bytes from `start` to `stop` are the record of a position, with one piece of them in memory."""
+    head = await _head_at(blob, start)
+    if head is None or _end_of(start, head[0]) != stop:
+        return False
+    word, crc = head
+    value = seed_of(salt, position, word)
+    for at in range(start + RECORD_HEAD_LENGTH, stop, _PIECE):
+        value = crc32c(await blob.read_at(at, min(_PIECE, stop - at)), value)
+    return value == crc
+
+
+async def _head_at(blob: Blob, start: int) -> tuple[int, int] | None:
+    head = await blob.read_at(start, RECORD_HEAD_LENGTH)
+    return RECORD_HEAD.unpack(head) if len(head) == RECORD_HEAD_LENGTH else None
+
+
+def _end_of(start: int, word: int) -> int:
+    return start + RECORD_HEAD_LENGTH + (word & LENGTH_MASK) - 1

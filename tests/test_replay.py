@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import random
 import tracemalloc
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -131,6 +132,26 @@ async def test_items_larger_than_the_buffer_are_given(context: Context, buffer: 
         assert await streamed(journal.replay(0, buffer)) == [*enumerate(items)]
         await journal.sync()
         assert await streamed(journal.replay(0, buffer)) == [*enumerate(items)]
+
+
+@pytest.mark.parametrize("compression", [None, 1])
+async def test_items_of_some_mebibytes_are_found_wherever_they_are(context: Context, compression: int | None) -> None:
+    """In memory, in the last section and in a sealed one, with and without an index, and by opening (A1)."""
+    chance = random.Random(7)
+    large = [chance.randbytes(2**21 + number) + bytes(10_000) for number in range(3)]
+    items = [b"first", large[0], b"", large[1], b"middle", large[2], b"last"]
+    for items_per_section in (3, 7, 8):
+        config = config_of(items_per_section, compression=compression, partition=f"orders-{items_per_section}")
+        async with await Journal.init(context, config) as journal:
+            await journal.append_many(items)
+            for _ in range(2):
+                assert await streamed(journal.replay(0, 1_000)) == [*enumerate(items)]
+                assert [await journal.read(position) for position in range(7)] == items
+                await journal.sync()
+        async with await Journal.init(context, config) as journal:
+            assert journal.recovery.clean
+            assert await streamed(one_by_one(journal.replay_batches(0, 1_000))) == [*enumerate(items)]
+            assert [await journal.read(position) for position in range(7)] == items
 
 
 @pytest.mark.parametrize("buffer", [1, 100, 2**20])

@@ -27,6 +27,7 @@ __all__ = [
     "record_of",
     "records_at",
     "records_of",
+    "seed_of",
 ]
 
 COMPRESSED = 0x8000_0000
@@ -47,7 +48,12 @@ def checksum(payload: bytes | memoryview, salt: int, position: int, word: int) -
     Each step of a CRC is a bijection of its register, so two different seeds never give the same checksum for the
     same payload: a record cannot pass for one at another position of its blob.
     """
-    return crc32c(payload, (salt ^ position ^ word) & _U32)
+    return crc32c(payload, seed_of(salt, position, word))
+
+
+def seed_of(salt: int, position: int, word: int) -> int:
+    """Return what the CRC of a record's payload begins with."""
+    return (salt ^ position ^ word) & _U32
 
 
 def record_of(payload: bytes, salt: int, position: int, *, compressed: bool = False) -> bytes:

@@ -6,10 +6,9 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crc32c import crc32c
-
 from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.record import LENGTH_MASK, RECORD_HEAD, RECORD_HEAD_LENGTH, parse_records
+from posjournal_async.scan import LONG, is_record
 
 if TYPE_CHECKING:
     from posjournal_async.format.header import Header
@@ -20,11 +19,6 @@ __all__ = ["Piece", "Walk"]
 
 # Bytes parsed between two awaits.
 _PIECE = 256 * 1024
-
-# A record longer than this is checked piece by piece: nothing is allocated on its word before its checksum is good.
-_LONG = 1024 * 1024
-
-_U32 = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +76,7 @@ class Walk:
                 return self._passed(starts, self.at + records.ends[-1], records)
             if records.needed <= len(run) or self.at + records.needed > self.length or len(run) < asked:
                 return None
-            if records.needed > _LONG:
+            if records.needed > LONG:
                 if await self.is_record_at(self.at, self.position):
                     return self._passed(array("Q", [self.at]), self.at + records.needed, None)
                 return None
@@ -104,13 +98,8 @@ class Walk:
         head = await self._head_at(at)
         if head is None:
             return False
-        word, crc, stop = head
-        if end not in {None, stop}:
-            return False
-        value = (self.header.salt ^ position ^ word) & _U32
-        for start in range(at + RECORD_HEAD_LENGTH, stop, _PIECE):
-            value = crc32c(await self._blob.read_at(start, min(_PIECE, stop - start)), value)
-        return value == crc
+        stop = head[2]
+        return end in {None, stop} and await is_record(self._blob, at, stop, self.header.salt, position)
 
     async def end_of_this(self) -> int | None:
         """Return where the bytes that the walk stands before say that their record ends; None if it cannot be."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from posjournal_async import BytesCodec, Config, Context, FileStorage, Journal
+import pytest
+
+from posjournal_async import BytesCodec, Config, Context, Corruption, FileStorage, Journal
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 ITEM_BYTES = 1_000
@@ -48,3 +52,52 @@ async def test_a_flood_holds_its_write_buffer_and_no_more(tmp_path: Path) -> Non
         peak, kept = await flooded(tmp_path / str(count), count)
         assert peak < 5 * WRITE_BUFFER < count * ITEM_BYTES / 4, count
         assert kept < 10 * count + 40_000, count
+
+
+def turn_bit(blob: Path, offset: int, bit: int) -> None:
+    """Turn one bit of a file around."""
+    with blob.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+async def most_held(call: Callable[[], Awaitable[object]]) -> int:
+    """Return the most memory that a call holds, also one that finds damage."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        with suppress(Corruption):
+            await call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+async def test_damage_that_claims_to_be_long_is_not_believed(tmp_path: Path, *, is_sealed: bool) -> None:
+    """A length word, or an entry of an index, that says 32 MiB: no more is read into memory than what is there (F7)."""
+    count = 40_000
+    config = Config(partition="orders", codec=BytesCodec(), items_per_section=count if is_sealed else 2 * count)
+    journal = await Journal.init(Context(FileStorage(tmp_path)), config)
+    for _ in range(count // 1_000):
+        await journal.append_many([bytes(1_000)] * 1_000)
+    if is_sealed:
+        await journal.append(b"the next section")
+    await journal.close()
+    record = 8 + 1_000
+    turn_bit(tmp_path / "orders_data" / bytes(8).hex(), 64 + 10 * record + 3, 1)  # 2**25 of the length of item 10
+
+    async def replay(journal: Journal[bytes]) -> None:
+        async for _ in journal.replay(0, 1_000):
+            pass
+
+    if not is_sealed:
+        assert await most_held(lambda: Journal.init(Context(FileStorage(tmp_path)), config)) < 4 * 2**20
+        return
+    turn_bit(tmp_path / "orders_offsets" / bytes(8).hex(), 64 + 8 * 21 + 3, 1)  # and of where item 20 ends
+    async with await Journal.init(Context(FileStorage(tmp_path)), config) as journal:
+        assert await most_held(lambda: replay(journal)) < 4 * 2**20
+        assert await most_held(lambda: journal.read(10)) < 4 * 2**20
+        assert await most_held(lambda: journal.read(20)) < 4 * 2**20
