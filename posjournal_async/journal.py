@@ -538,7 +538,8 @@ class Journal(Generic[T]):
 
         Durable when it returns; no position yields a discarded item after that, nor after any crash. A crash inside
         leaves a size between `size` and the old one. A cancelled rewind does not happen, or is finished behind the
-        scenes. A rewind into a sealed section reads that section.
+        scenes. A rewind into a sealed section, or to its edge, reads
+        that section.
 
         Args:
             size: New size in items, `boundary <= size <= size()`; equal to `size()` does nothing.
@@ -546,8 +547,8 @@ class Journal(Generic[T]):
         Raises:
             InvalidRewind: `size` is larger than the journal.
             ItemPruned: `size` lies below the pruning boundary.
-            Corruption: The section that it would cut into holds a record below `size` that does not check out; nothing
-                was changed.
+            Corruption: The section that would be the last holds a record below `size` that does not check out: no
+                journal is opened with that. Nothing was changed.
             StorageError: The storage failed, and with it the journal.
             JournalFailed: It had failed before, or failed while this waited; nothing was discarded.
         """

@@ -140,6 +140,8 @@ class Removal:
         section = size // data.items_per_section
         count = size - data.first_of(section)
         if count <= 0:
+            if size > data.boundary:  # the section before will be the last one, which opening reads
+                await self._proved(section - 1, size - data.first_of(section - 1))
             return None
         present = data.unsealed(section)
         if present is not None:
@@ -160,8 +162,9 @@ class Removal:
     async def _proved(self, section: int, count: int) -> Scan:
         """Return the records of a sealed section, of which `count` are to stay.
 
-        What stays has to prove itself, and is not cut on the word of the index, which may be wrong or an older one:
-        that would cut into what is durable, or keep what was to be discarded.
+        What stays of the last section has to prove itself: a damaged record in it would keep the journal from being
+        opened. Nor is it cut on the word of the index, which may be wrong or an older one: that would cut into what is
+        durable, or keep what was to be discarded.
 
         Raises:
             Refusal: One that is to stay is damaged.

@@ -48,6 +48,7 @@ async def scan_records(blob: Blob, length: int, header: Header) -> Scan:
     end = HEADER_LENGTH
     wanted = _PIECE
     has_extra = False
+    ends: list[int]
     while end < length:
         asked = min(wanted, length - end)
         run = await blob.read_at(end, asked)

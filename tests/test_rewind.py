@@ -253,7 +253,7 @@ async def test_a_rewind_behind_damage_in_its_section_is_refused_and_changes_noth
     data[data.index(item_at(4))] ^= 1
     blob.write_bytes(data)
     async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
-        for size in (5, 9):
+        for size in (5, 9, 10):  # to the edge too: its section would be the last one
             with pytest.raises(Corruption) as refused:
                 await journal.rewind(size)
             assert (refused.value.section, refused.value.position) == (0, 4)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from tests.damage.states import Outcome, State, Tree
 
 __all__ = ["Bench", "Came"]
+
+_NEW = b"an item that was never there"
 
 # One opening takes a moment; what takes longer hangs.
 _PATIENCE_SECONDS = 60
@@ -108,6 +111,46 @@ class Bench:
             error.add_note(f"files, by tests.damage.files.unpacked: {packed(tree)}")
             raise
         self.came[came] += 1
+
+    async def check_change(self, damage: Damage, turn: int) -> None:
+        """Rewind, append and prune where files are damaged: refused, or right; and it can be opened after that."""
+        tree = damage.make()
+        place = CrashStorage.holding(tree)
+        first = await self._show(place)
+        if isinstance(first, Corruption):
+            return
+        sizes = range(first.bounds.start, first.bounds.stop + 1)
+        size = sizes[turn % len(sizes)]
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._change(place, first, size)
+        except BaseException as error:
+            error.add_note(f"state: {self.state.name}\ndamage: {damage.kind.value}, {damage.keys}, {damage.what}")
+            error.add_note(f"rewind to {size}\nfiles, by tests.damage.files.unpacked: {packed(tree)}")
+            raise
+
+    async def _change(self, place: CrashStorage, first: Shown, size: int) -> None:
+        async with await Journal.init(Context(place), self.state.config) as journal:
+            try:
+                await journal.rewind(size)
+            except Corruption:  # nothing was changed
+                size = first.bounds.stop
+            assert await journal.append(_NEW) == size
+            await journal.sync()
+            kept = {position: item for position, item in first.items.items() if position < size}
+            for position, item in kept.items():
+                assert await journal.read(position) == item
+            with suppress(Corruption):
+                await journal.prune(max(size - ITEMS_PER_SECTION, 0))
+            bounds = journal.bounds()
+        shown = await self._show(place)
+        assert isinstance(shown, Shown), "it cannot be opened any more"
+        assert shown.bounds == bounds
+        kept = {position: item for position, item in kept.items() if position in bounds}
+        assert {position: shown.items.get(position) for position in kept} == kept
+        assert shown.items[size] == _NEW
+        gone = set(first.items) - set(kept)
+        assert not gone & set(shown.items) - {size}, "a discarded item is back"
 
     async def _came_of(self, damage: Damage, tree: Tree, *, in_files: bool) -> Came:
         place: FileStorage | CrashStorage = CrashStorage.holding(tree)

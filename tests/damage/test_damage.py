@@ -41,6 +41,9 @@ MOST = {
 # One of so many is tried in files too; the others are in memory, which is quick.
 IN_FILES = 100
 
+# One of so many is also rewound, appended to and pruned.
+CHANGED = effort(3, 1)
+
 # The states after a crash that are tried: each so manieth, and that share of the damages.
 CRASHED_STEP = effort(16, 1)
 CRASHED_SHARE = 0.25
@@ -57,6 +60,8 @@ async def damaged(state: State, root: Path, share: float = 1) -> Counter[Came]:
         for damage in rng.sample(damages, effort(min(round(MOST[kind] * share), len(damages)), len(damages))):
             number += 1
             await bench.check(damage, in_files=number % IN_FILES == 0)
+            if number % CHANGED == 0:
+                await bench.check_change(damage, number // CHANGED)
     return bench.came
 
 
