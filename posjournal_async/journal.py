@@ -538,8 +538,7 @@ class Journal(Generic[T]):
 
         Durable when it returns; no position yields a discarded item after that, nor after any crash. A crash inside
         leaves a size between `size` and the old one. A cancelled rewind does not happen, or is finished behind the
-        scenes. A rewind into a sealed section, or to its edge, reads
-        that section.
+        scenes. A rewind into a sealed section, or to its edge, reads that section.
 
         Args:
             size: New size in items, `boundary <= size <= size()`; equal to `size()` does nothing.
