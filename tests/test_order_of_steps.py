@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ from tests.journals import filled, limits_of, others_ended
 from tests.recovery.journals import CONFIG, ITEMS, change, lay_out
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
     from posjournal_async import Storage
@@ -614,42 +615,41 @@ async def test_a_replay_that_begins_after_a_failure_ends_where_durability_ends()
         await journal.close()
 
 
+@asynccontextmanager
+async def turns_of_others() -> AsyncGenerator[list[int]]:
+    """Count the turns that another task has meanwhile: the length of the list."""
+    turns: list[int] = []
+
+    async def count() -> None:
+        while True:
+            turns.append(len(turns))
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    try:
+        yield turns
+    finally:
+        counting.cancel()
+
+
 async def test_a_tight_loop_of_appends_lets_others_run_however_large_the_write_buffer_is() -> None:
     """Others have their turns with each 64 KiB or so, also where nothing ever waits for room (L2)."""
     config = replace(SMALL, items_per_section=10**6, write_buffer=2**30)
     async with await Journal.init(Context(MemoryStorage()), config) as journal:
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        counting = asyncio.create_task(count())
-        for _ in range(20 * PIECE // 1_000):
-            await journal.append(bytes(1_000))
-        counting.cancel()
-        assert turns >= 10
+        async with turns_of_others() as turns:
+            for _ in range(20 * PIECE // 1_000):
+                await journal.append(bytes(1_000))
+        assert len(turns) >= 10
 
 
 async def test_a_tight_loop_of_appends_that_are_compressed_lets_others_run_sooner() -> None:
     """What is compressed takes as long as ten items that are not, and few bytes: others have a turn earlier (L2)."""
     config = replace(SMALL, items_per_section=10**6, compression=1)
     async with await Journal.init(Context(MemoryStorage()), config) as journal:
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        counting = asyncio.create_task(count())
-        for _ in range(1_000):
-            await journal.append(bytes(100))
-        counting.cancel()
-        assert turns >= 7
+        async with turns_of_others() as turns:
+            for _ in range(1_000):
+                await journal.append(bytes(100))
+        assert len(turns) >= 7
 
 
 async def test_a_long_run_lets_others_run_and_shows_as_a_whole() -> None:

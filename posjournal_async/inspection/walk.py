@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.record import LENGTH_MASK, RECORD_HEAD, RECORD_HEAD_LENGTH, parse_records
-from posjournal_async.scan import LONG, is_record
+from posjournal_async.scan import LONG, claimed_end, is_record
 
 if TYPE_CHECKING:
     from posjournal_async.format.header import Header
@@ -95,16 +95,14 @@ class Walk:
 
     async def is_record_at(self, at: int, position: int, end: int | None = None) -> bool:
         """Say whether the record of a position starts at a byte, and if `end` is given, ends there."""
-        head = await self._head_at(at)
-        if head is None:
+        stop = await self._end_at(at)
+        if stop is None or end not in {None, stop}:
             return False
-        stop = head[2]
-        return end in {None, stop} and await is_record(self._blob, at, stop, self.header.salt, position)
+        return await is_record(self._blob, at, stop, self.header.salt, position)
 
     async def end_of_this(self) -> int | None:
         """Return where the bytes that the walk stands before say that their record ends; None if it cannot be."""
-        head = await self._head_at(self.at)
-        return None if head is None else head[2]
+        return await self._end_at(self.at)
 
     async def what_is_here(self) -> str:
         """Say what stands where the next record is to be."""
@@ -124,13 +122,9 @@ class Walk:
             return f"a length of {claimed} bytes, {claimed - left + RECORD_HEAD_LENGTH} more than there are"
         return f"{claimed} bytes with another checksum"
 
-    async def _head_at(self, at: int) -> tuple[int, int, int] | None:
-        """Return the word and the checksum of what may be a record, and where it would end; None if it cannot be."""
+    async def _end_at(self, at: int) -> int | None:
+        """Return where what may be a record says that it ends; None if it cannot be one."""
         if not HEADER_LENGTH <= at <= self.length - RECORD_HEAD_LENGTH:
             return None
-        raw = await self._blob.read_at(at, RECORD_HEAD_LENGTH)
-        if len(raw) < RECORD_HEAD_LENGTH:
-            return None
-        word, crc = RECORD_HEAD.unpack(raw)
-        end = at + RECORD_HEAD_LENGTH + (word & LENGTH_MASK) - 1
-        return (word, crc, end) if at + RECORD_HEAD_LENGTH <= end <= self.length else None
+        end = await claimed_end(self._blob, at)
+        return end if end is not None and at + RECORD_HEAD_LENGTH <= end <= self.length else None
