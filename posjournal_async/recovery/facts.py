@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption
@@ -28,14 +28,16 @@ class SectionFacts:
     Attributes:
         header: Its header, or why there is none.
         length: Its length, in bytes.
-        scan: Its records, where it may be the last section; else None.
+        scan: Its records, where the durable size is in it or it may be the last section; else None.
         count: How many records it holds, where they were counted; else None.
+        end: Byte after the last record, where whatever is behind it is to be cut; else None.
     """
 
     header: Header | BadHeader
     length: int
     scan: Scan | None = None
     count: int | None = None
+    end: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
     """Look at what recovery depends on, and change nothing; None if there is no journal.
 
     Only the sections from the durable size on are read as a whole, which is the last one unless a rewind was
-    interrupted, and those that have no index to rely on.
+    interrupted, and those that have no index to rely on. Where each record starts is kept of two sections at most, that
+    of the durable size and the last: memory does not grow with the number of sections.
 
     Raises:
         Corruption: The checkpoint is lost, and there is no data that could stand in for it.
@@ -81,12 +84,10 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
     sections: dict[int, SectionFacts] = {}
     for section in kept:
         if section >= doubtful:
-            sections[section] = await look_at(data, section)
-        elif section in unindexed:
             found = await look_at(data, section)
-            # Only the number of records is kept: a whole index may be missing, and memory does not grow with it.
-            count = None if found.scan is None else len(found.scan.starts)
-            sections[section] = SectionFacts(found.header, found.length, count=count)
+            sections[section] = found if section in {doubtful, kept[-1]} else _without_starts(found)
+        elif section in unindexed:
+            sections[section] = replace(await look_at(data, section), scan=None, end=None)
         elif section == kept[0]:
             sections[section] = await _look_at_header(data, section)
     # The last section also where it is full and durable; what is removed, as an interrupted creation or behind one or
@@ -96,6 +97,14 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
         if section < doubtful:
             sections[section] = await look_at(data, section)
     return Facts(slot, slots.damaged, data_sections, offsets_sections, sections)
+
+
+def _without_starts(found: SectionFacts) -> SectionFacts:
+    """Forget where each record starts: a rewind that was interrupted may leave any number of sections.
+
+    More records than there is room for stay known, to be refused.
+    """
+    return found if found.scan is None or found.scan.has_extra else replace(found, scan=None)
 
 
 async def _checkpoint_from_data(data: Sections, sections: Sequence[int]) -> Slot:
@@ -155,7 +164,7 @@ async def look_at(data: Sections, section: int) -> SectionFacts:
         if isinstance(header, BadHeader):
             return SectionFacts(header, length)
         scan = await scan_records(blob, length, header)
-        return SectionFacts(header, length, scan, len(scan.starts))
+        return SectionFacts(header, length, scan, len(scan.starts), scan.end)
     finally:
         await blob.close()
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from posjournal_async.format.checkpoint_slot import Slot
     from posjournal_async.recovery.facts import Facts, SectionFacts
-    from posjournal_async.scan import Scan
 
 __all__ = ["Expectation", "Plan", "Rewrite", "check_configuration", "decide"]
 
@@ -121,7 +120,7 @@ def decide(facts: Facts, expectation: Expectation) -> Plan:
             f"section {indexed[0]}",
             f"{expectation.partition}_offsets",
         )
-    doubtful = [section for section in prefix if (seen := facts.sections.get(section)) is not None and seen.scan]
+    doubtful = [section for section in prefix if (seen := facts.sections.get(section)) is not None and seen.end]
     unindexed = unindexed_of(prefix, indexed)
     return Plan(
         boundary=slot.boundary,
@@ -188,8 +187,8 @@ def _longest_prefix(
         if header is None:
             break  # an interrupted creation
         length += 1
-        if found.scan is not None:
-            rewrites.append(_rewrite_of(found.scan, header, slot.durable))
+        if found.end is not None:
+            rewrites.append(_rewrite_of(found, found.end, header, slot.durable))
         end = (section + 1) * ips
         size = end if found.count is None else header.first + found.count
         _check_records(found, header, size, slot.durable, expectation)
@@ -238,13 +237,15 @@ def _check_records(found: SectionFacts, header: Header, size: int, durable: int,
         raise Corruption("section", f"{end - header.first} records", "more", partition, section, scan.end, end)
 
 
-def _rewrite_of(scan: Scan, header: Header, durable: int) -> Rewrite:
+def _rewrite_of(found: SectionFacts, end: int, header: Header, durable: int) -> Rewrite:
     """Return what has to be done to a blob so that all of its records are durable and nothing is behind them."""
     above = durable - header.first
-    start = scan.starts[above] if 0 <= above < len(scan.starts) else scan.end
+    start = end
     if above <= 0:
         start = 0  # nothing shows that even the header is durable
-    return Rewrite(header.section, start, scan.end, scan.length)
+    elif found.scan is not None and above < len(found.scan.starts):
+        start = found.scan.starts[above]
+    return Rewrite(header.section, start, end, found.length)
 
 
 def _offsets_to_drop(prefix: Sequence[int], indexed: Sequence[int]) -> tuple[int, ...]:

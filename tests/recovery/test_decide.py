@@ -32,7 +32,7 @@ def scanned(section: int, count: int, *, first: int | None = None, junk: int = 0
     """A data blob with `count` records of 20 bytes and `junk` bytes behind them."""
     starts = array("Q", range(64, 64 + count * RECORD, RECORD))
     end = 64 + count * RECORD
-    return SectionFacts(header_of(section, first), end + junk, Scan(starts, end, end + junk, extra), count)
+    return SectionFacts(header_of(section, first), end + junk, Scan(starts, end, end + junk, extra), count, end)
 
 
 def counted(section: int, count: int) -> SectionFacts:
@@ -267,6 +267,15 @@ def test_another_version_of_the_format_is_refused() -> None:
     assert raised.value.found == 2
 
 
+def test_what_is_known_of_many_sections_does_as_well_as_all_their_records() -> None:
+    """Between the durable size and the last section it is enough to know how many there are, and where they end."""
+    whole = {1: scanned(1, 10), 2: scanned(2, 10, junk=3), 3: scanned(3, 10), 4: scanned(4, 2)}
+    counted_only = whole | {section: replace(whole[section], scan=None) for section in (2, 3)}
+    wanted = decide(Facts(slot_of(14, 10), 0, (1, 2, 3, 4), (1, 2, 3, 4), whole), EXPECTED)
+    assert wanted.size == 42
+    assert decide(Facts(slot_of(14, 10), 0, (1, 2, 3, 4), (1, 2, 3, 4), counted_only), EXPECTED) == wanted
+
+
 # Whatever the facts.
 
 
@@ -287,7 +296,8 @@ def some_facts(draw: st.DrawFn) -> Facts:
         if section >= doubtful:
             count = draw(st.sampled_from([room, room, room, max(room - 3, 0), 0]))
             whole = scanned(section, count, first=first, junk=draw(st.sampled_from([0, 0, 7])))
-            sections[section] = draw(st.sampled_from([whole, whole, whole, INTERRUPTED]))
+            forgotten = whole if section in {doubtful, kept[-1]} else replace(whole, scan=None)
+            sections[section] = draw(st.sampled_from([whole, whole, forgotten, INTERRUPTED]))
         elif section in unindexed:
             sections[section] = replace(counted(section, room), header=header_of(section, first))
         elif section == kept[0]:
@@ -322,13 +332,13 @@ def test_a_plan_never_cuts_or_leaves_unwritten_what_it_may_not(facts: Facts) -> 
         return
     rewrites = {rewrite.section: rewrite for rewrite in plan.rewrites}
     for section, found in facts.sections.items():
-        if found.scan is None or section in plan.drop_data or not isinstance(found.header, Header):
+        if found.end is None or section in plan.drop_data or not isinstance(found.header, Header):
             continue
         above = plan.was_durable - found.header.first
         undurable = 64 + above * RECORD if above > 0 else 0
         rewrite = rewrites[section]
         assert rewrite.start <= undurable
-        assert (rewrite.end, rewrite.length) == (found.scan.end, found.length)
+        assert (rewrite.end, rewrite.length) == (found.end, found.length)
 
 
 @given(some_facts())

@@ -234,9 +234,10 @@ async def test_data_that_is_gone_is_not_taken_for_pruned(tmp_path: Path, start: 
     await assert_refused(tmp_path, Corruption)
 
 
-async def test_more_records_than_fit_are_corruption(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "durable"), [(20, None), (40, 5)], ids=["in_the_last", "above_the_durable_size"])
+async def test_more_records_than_fit_are_corruption(tmp_path: Path, size: int, durable: int | None) -> None:
     """No writer writes an eleventh record into a section of ten."""
-    lay_out(tmp_path, 20)
+    lay_out(tmp_path, size, durable=durable)
     change(tmp_path, "data", 1, lambda blob: blob + writer.record(b"eleventh", writer.salt_of(1), 20))
     await assert_refused(tmp_path, Corruption)
 
