@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from posjournal_async.errors import Corruption
-from posjournal_async.format.header import HEADER_LENGTH, Header
+from posjournal_async.format.header import HEADER_LENGTH, Header, Kind
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.scan import scan_records
 from posjournal_async.sections import closed_on_error
@@ -350,11 +350,10 @@ class SealedSections:
             raise Corruption(
                 "header of a sealed section", "one that checks out", header.fault.value, partition, section
             )
-        expected = (self._journal_id, section, self._items_per_section, first)
-        found = (header.journal_id, header.section, header.items_per_section, header.first)
-        if found != expected:
-            what = "journal id, section, items per section and first position"
-            raise Corruption(what, expected, found, partition, section)
+        expected = (Kind.DATA, self._journal_id, section, self._items_per_section, first)
+        if header.place != expected:
+            what = "kind, journal id, section, items per section and first position"
+            raise Corruption(what, expected, header.place, partition, section)
         return header
 
     async def _read(self, section: int, first: int, blob: Blob, length: int) -> SealedSection:

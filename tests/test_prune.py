@@ -198,14 +198,15 @@ async def test_prunes_beside_appends_and_reads_remove_nothing_else(context: Cont
         assert await contents_of(journal) == items_in(bounds)
 
 
-async def test_a_prune_does_not_make_a_damaged_section_the_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["a bit of the header", "the index in its place"])
+async def test_a_prune_does_not_make_a_damaged_section_the_first(tmp_path: Path, damage: str) -> None:
     """It could not be opened again: refused before anything changed; one before it, or of all of it, is not (D4)."""
     async with await filled(Context(FileStorage(tmp_path)), 45) as journal:
         await journal.sync()
-    blob = tmp_path / "orders_data" / (2).to_bytes(8).hex()
+    blob, index = (tmp_path / f"orders_{part}" / (2).to_bytes(8).hex() for part in ("data", "offsets"))
     data = bytearray(blob.read_bytes())
     data[20] ^= 1
-    blob.write_bytes(data)
+    blob.write_bytes(data if damage == "a bit of the header" else index.read_bytes())
     async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
         with pytest.raises(Corruption) as refused:
             await journal.prune(25)

@@ -67,6 +67,11 @@ class Header:
     salt: int
     codec: str
 
+    @property
+    def place(self) -> tuple[Kind, int, int, int, int]:
+        """What says where the blob belongs: kind, journal id, section, items per section and first position."""
+        return self.kind, self.journal_id, self.section, self.items_per_section, self.first
+
     def to_bytes(self) -> bytes:
         """Return the 64 bytes."""
         fields = _FIELDS.pack(

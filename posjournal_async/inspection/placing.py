@@ -164,9 +164,9 @@ def readable_size(slot: Slot, scans: Mapping[int, SectionFacts]) -> int:
     while True:
         section = size // ips
         facts = scans.get(section)
-        if facts is None or facts.scan is None or _fault_of(slot, section, facts.header) is not None:
+        if facts is None or facts.count is None or _fault_of(slot, section, facts.header) is not None:
             return size
-        stop = max(section * ips, slot.boundary) + len(facts.scan.starts)
+        stop = max(section * ips, slot.boundary) + facts.count
         if stop <= size:
             return size
         size = stop

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from posjournal_async.format.header import HEADER_LENGTH, Header
+from posjournal_async.format.header import HEADER_LENGTH, Header, Kind
 from posjournal_async.inspection.placing import readable_size
 from posjournal_async.inspection.section_index import SectionIndex
 from posjournal_async.inspection.survey import current_slots
@@ -313,6 +313,5 @@ async def _wrong_indexes(
 
 def _is_sealed(header: Header, scan: Scan, slot: Slot, section: int) -> bool:
     ips = slot.items_per_section
-    expected = (slot.journal_id, section, ips, max(section * ips, slot.boundary))
-    found = (header.journal_id, header.section, header.items_per_section, header.first)
-    return found == expected and header.first + len(scan.starts) == (section + 1) * ips
+    expected = (Kind.DATA, slot.journal_id, section, ips, max(section * ips, slot.boundary))
+    return header.place == expected and header.first + len(scan.starts) == (section + 1) * ips
