@@ -41,8 +41,9 @@ MOST = {
 # One of so many is tried in files too; the others are in memory, which is quick.
 IN_FILES = 100
 
-# One of so many is also rewound, appended to and pruned.
-CHANGED = effort(3, 1)
+# One of so many is also rewound, appended to and pruned; at length all but the bits and lengths, of which there are
+# thousands in each state.
+CHANGED = {kind: effort(3, 16 if kind in {Kind.FLIP, Kind.CUT} else 1) for kind in Kind}
 
 # The states after a crash that are tried: each so manieth, and that share of the damages.
 CRASHED_STEP = effort(16, 1)
@@ -60,8 +61,8 @@ async def damaged(state: State, root: Path, share: float = 1) -> Counter[Came]:
         for damage in rng.sample(damages, effort(min(round(MOST[kind] * share), len(damages)), len(damages))):
             number += 1
             await bench.check(damage, in_files=number % IN_FILES == 0)
-            if number % CHANGED == 0:
-                await bench.check_change(damage, number // CHANGED)
+            if number % CHANGED[kind] == 0:
+                await bench.check_change(damage, number // CHANGED[kind])
     return bench.came
 
 
