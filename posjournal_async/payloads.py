@@ -117,6 +117,8 @@ class Payloads(Generic[T]):
             payloads = list(map(self._encode, items))
         except Exception as error:
             raise self.refusal(error) from error
+        if len(payloads) < len(items):  # a StopIteration of the codec is the end of the items for `map`
+            raise self.refusal(StopIteration())
         return self.checked(payloads)
 
     def checked(self, payloads: list[Any]) -> Run:
@@ -182,7 +184,8 @@ class Payloads(Generic[T]):
                 return payloads, None
             with suppress(Exception):
                 items += map(self._decode, records.payloads)
-                return items, None
+                if len(items) == len(records.payloads):  # else the codec raised a StopIteration, which ends a `map`
+                    return items, None
             items.clear()  # what came before the one that was refused is decoded again below, with its position
         compressed = set(records.compressed)
         for index, data in enumerate(records.payloads):

@@ -329,6 +329,36 @@ async def test_an_item_that_the_codec_does_not_decode_hides_no_other(context: Co
         assert await streamed(replay) == []
 
 
+@pytest.mark.parametrize("ended_by", [StopIteration, LookupError])
+async def test_a_codec_that_ends_an_iteration_loses_no_item(context: Context, ended_by: type[Exception]) -> None:
+    """A StopIteration, as `next` raises it, is one of the item and not the end of many: none is left out in silence."""
+
+    class Ended(BytesCodec):
+        def encode(self, item: Any, /) -> bytes:
+            if item == b"not to be encoded":
+                raise ended_by
+            return bytes(item)
+
+        def decode(self, data: bytes, /) -> bytes:
+            if data == b"not to be decoded":
+                raise ended_by
+            return data
+
+    async with await Journal.init(context, config_of(codec=Ended())) as journal:
+        for items in ([b"first", b"not to be encoded", b"last"], [b"not to be encoded"]):
+            with pytest.raises(CodecError) as refused:
+                await journal.append_many(items)
+            assert (refused.value.doing, refused.value.reason) == ("encode", ended_by.__name__)
+            assert journal.size() == 0
+        await journal.append_many([b"first", b"not to be decoded", b"last"])
+        for replay, first in ((journal.replay(0), (0, b"first")), (journal.replay_batches(0), (0, [b"first"]))):
+            assert await anext(replay) == first
+            with pytest.raises(CodecError) as refused:
+                await anext(replay)
+            assert (refused.value.position, refused.value.reason) == (1, ended_by.__name__)
+        assert await journal.read(2) == b"last"
+
+
 # Many at once.
 
 
