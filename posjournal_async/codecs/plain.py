@@ -15,6 +15,9 @@ __all__ = ["BytesCodec", "JsonCodec", "MsgpackCodec"]
 # msgpack ships no types; this is its door.
 _msgpack: Any = msgpack
 
+# The longest item, in bytes, behind which a packer is kept: it never gives back what it took for its longest one.
+_LONGEST_KEPT = 2**20
+
 
 class MsgpackCodec:
     """Items that MessagePack knows: None, bool, int, float, str, bytes, lists and dicts of these, datetime with a zone.
@@ -49,7 +52,8 @@ class MsgpackCodec:
         except IndexError:
             pack = _msgpack.Packer(datetime=True).pack
         data = pack(item)
-        self._packers.append(pack)
+        if len(data) <= _LONGEST_KEPT:
+            self._packers.append(pack)
         return data
 
     def decode(self, data: bytes, /) -> Any:

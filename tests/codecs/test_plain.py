@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import threading
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -208,6 +209,21 @@ def test_an_item_that_is_encoded_while_another_one_is_stays_whole() -> None:
     outer = codec.encode(["outer", Asked(a=1, b=2)])
     assert [codec.decode(data) for data in inner] == ["inner"]
     assert codec.decode(outer) == ["outer", {"a": 1, "b": 2}]
+
+
+@each_codec
+def test_a_long_item_leaves_no_memory_behind(codec: Codec[Any]) -> None:
+    """What a codec keeps for the next item does not grow with the longest one: one was there that no journal takes."""
+    item: Any = b"x" * 2**24 if codec.name != "json" else "x" * 2**24
+    codec.encode(item[:1])
+    tracemalloc.start()
+    try:
+        codec.encode(item)
+        codec.encode(item[:1])
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2**20
 
 
 @each_codec
