@@ -282,6 +282,24 @@ def test_msgpack_cannot_read_a_tuple_as_a_key() -> None:
     assert refuses(codec.decode, codec.encode({(1, 2): "pair"}))
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5))),
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))),
+    ],
+    ids=["after", "before"],
+)
+def test_msgpack_cannot_read_a_moment_that_is_none_in_utc(moment: datetime) -> None:
+    """It is packed as a number of seconds, for which there is no datetime; the last and the first of UTC go through."""
+    codec = MsgpackCodec()
+    encoded = codec.encode(moment)
+    with pytest.raises(OverflowError):
+        codec.decode(encoded)
+    for edge in (datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)):
+        assert codec.decode(codec.encode(edge)) == edge
+
+
 def test_msgpack_has_documented_conversions() -> None:
     """Tuples come back as lists, and moments in UTC."""
     codec = MsgpackCodec()
