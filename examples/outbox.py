@@ -42,6 +42,7 @@ class Outbox:
         self._orders = orders
         self._delivered = delivered
         self._resources = resources
+        self._delivering = asyncio.Lock()
         self._next = 0
 
     @classmethod
@@ -71,12 +72,13 @@ class Outbox:
 
     async def deliver(self, send: Callable[[int, Any], Awaitable[None]]) -> None:
         """Send each order that waits, and forget those that were sent."""
-        orders = self._orders.replay(self._next)
-        await self._orders.sync_data()  # a crash could take back what is not durable, and give its number to another
-        async for number, order in orders:
-            await send(number, order)
-            self._next = number + 1
-        await self.forget()
+        async with self._delivering:  # of two at once the slower one would go back to orders that are forgotten
+            orders = self._orders.replay(self._next)
+            await self._orders.sync_data()  # a crash could take back what is not durable: another gets its number then
+            async for number, order in orders:
+                await send(number, order)
+                self._next = number + 1
+            await self.forget()
 
     async def forget(self) -> None:
         """Note durably how far the orders are delivered, then drop them, as far as whole sections go."""

@@ -51,6 +51,37 @@ async def test_each_order_arrives_in_order_and_repeats_have_its_key(seed: int) -
     assert {(key, f"order {key}") for key in numbers} == set(broker.messages)
 
 
+async def test_two_deliveries_at_once_send_each_order_once_and_in_order() -> None:
+    """The second one begins while the first one waits for its receiver, with more orders than that knew of."""
+    goes_on = asyncio.Event()
+    sent: list[int] = []
+
+    async def send(number: int, _: Any) -> None:
+        await goes_on.wait()
+        sent.append(number)
+
+    async def send_at_once(number: int, _: Any) -> None:
+        sent.append(number)
+
+    storage = MemoryStorage()
+    for start in (0, 14):
+        async with await example("broker_outbox").Outbox.open(storage) as outbox:
+            deliveries = []
+            for sending in (send, send_at_once):
+                for number in range(6):
+                    await outbox.accept(number)
+                deliveries.append(asyncio.create_task(outbox.deliver(sending)))
+                for _ in range(200):
+                    await asyncio.sleep(0)
+            goes_on.set()
+            await asyncio.gather(*deliveries)
+            for number in range(2):
+                await outbox.accept(number)
+            await outbox.deliver(send)
+            assert sent == list(range(start + 14))
+            goes_on.clear()
+
+
 async def test_an_order_of_a_cancelled_caller_is_published_when_it_was_taken() -> None:
     """Cancelled after any number of turns: what is in the outbox is published, without another order."""
     module = example("broker_outbox")
