@@ -17,12 +17,14 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from posjournal_async import Config, Context, FileStorage, Journal
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from types import TracebackType
 
 # Small, so that the example has something to prune: a snapshot frees the sections that lie before it as a whole.
@@ -36,7 +38,7 @@ class Refused(Exception):
 class Bank:
     """Accounts that never go below zero, except the `world` that money comes from and goes to.
 
-    What a call returned for is durable. A caller that is cancelled stops waiting; its command may still be carried out.
+    What a call returned for is durable. A caller that is cancelled stops waiting; what it asked for may still be done.
     """
 
     def __init__(self, journal: Journal[Any], directory: Path, accounts: Counter[str], snapshot_position: int) -> None:
@@ -45,19 +47,22 @@ class Bank:
         self._directory = directory
         self._accounts = accounts
         self._deciding = asyncio.Lock()
-        self._recording: set[asyncio.Task[None]] = set()
+        self._writing = asyncio.Lock()
+        self._working: set[asyncio.Task[None]] = set()
         self.snapshot_position = snapshot_position
         self.replayed = 0
 
     @classmethod
     async def open(cls, directory: Path) -> Self:
         """Recover the state: the snapshot, and on top of it the events from its position on."""
-        journal = await Journal.init(Context(FileStorage(directory)), CONFIG)
-        position, accounts = await asyncio.to_thread(read_snapshot, directory)
-        bank = cls(journal, directory, accounts, position)
-        async for _, event in journal.replay(position):
-            bank._apply(event)
-            bank.replayed += 1
+        async with AsyncExitStack() as stack:
+            journal = await stack.enter_async_context(await Journal.init(Context(FileStorage(directory)), CONFIG))
+            position, accounts = await asyncio.to_thread(read_snapshot, directory)
+            bank = cls(journal, directory, accounts, position)
+            async for _, event in journal.replay(position):
+                bank._apply(event)
+                bank.replayed += 1
+            stack.pop_all()  # open, and not to be closed here
         return bank
 
     async def __aenter__(self) -> Self:
@@ -66,7 +71,7 @@ class Bank:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.gather(*self._recording, return_exceptions=True)
+        await asyncio.gather(*self._working, return_exceptions=True)
         await self._journal.close()
 
     def balances(self) -> dict[str, int]:
@@ -79,12 +84,8 @@ class Bank:
         Raises:
             Refused: The amount is not positive, or more than there is.
         """
-        # A task of its own: a caller cancelled between an event and its effect would leave a state that the journal
-        # does not say.
-        recording = asyncio.create_task(self._transfer(source, target, amount))
-        self._recording.add(recording)
-        recording.add_done_callback(self._recording.discard)
-        await asyncio.shield(recording)
+        # A caller cancelled between an event and its effect would leave a state that the journal does not say.
+        await self._finish(self._transfer(source, target, amount))
         # Outside the lock: commands that wait here share one fsync.
         await self._journal.sync_data()
 
@@ -105,13 +106,25 @@ class Bank:
 
     async def snapshot(self) -> None:
         """Write the state to a file, then drop the events that it stands for, as far as whole sections go."""
-        async with self._deciding:
-            position, accounts = self._journal.size(), dict(self._accounts)
-        # In this order: a snapshot must not know more than the journal will after a crash, and an event must not go
-        # before the snapshot that holds its effect is durable.
-        await self._journal.sync_data()
-        await asyncio.to_thread(write_snapshot, self._directory, position, accounts)
-        await self._journal.prune(position)
+        # A caller cancelled while a thread writes would leave the thread at it beside the next snapshot.
+        await self._finish(self._snapshot())
+
+    async def _snapshot(self) -> None:
+        async with self._writing:  # an older snapshot must not take the place of a newer one, whose events are dropped
+            async with self._deciding:
+                position, accounts = self._journal.size(), dict(self._accounts)
+            # In this order: a snapshot must not know more than the journal will after a crash, and an event must not go
+            # before the snapshot that holds its effect is durable.
+            await self._journal.sync_data()
+            await asyncio.to_thread(write_snapshot, self._directory, position, accounts)
+            await self._journal.prune(position)
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something in a task of its own, which goes on when the caller is cancelled."""
+        task = asyncio.create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        await asyncio.shield(task)
 
 
 def read_snapshot(directory: Path) -> tuple[int, Counter[str]]:
