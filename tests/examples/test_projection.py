@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
@@ -71,6 +72,22 @@ async def test_interrupted_and_called_twice_at_once_it_is_the_same(tmp_path: Pat
             await totals.catch_up(journal)
             assert await totals.rows() == expected(events)
             await asyncio.wait(calls)
+
+
+async def test_a_call_that_knows_of_more_than_the_one_beside_it_applies_the_rest(tmp_path: Path) -> None:
+    """Their batches begin at the same event and end at different ones: what a call returns for is projected."""
+    events, goes_on = orders(8), threading.Event()
+    async with opened(tmp_path / "totals", MemoryStorage()) as (journal, totals):
+        totals._thread.submit(goes_on.wait, 30)
+        calls = []
+        for part in (events[:5], events[5:]):
+            await journal.append_many(part)
+            calls.append(asyncio.create_task(totals.catch_up(journal)))
+            for _ in range(100):
+                await asyncio.sleep(0)
+        goes_on.set()
+        assert await asyncio.gather(*calls) == [5, 8]
+        assert await totals.rows() == expected(events)
 
 
 async def test_a_batch_that_fails_leaves_the_projection_as_it_was(tmp_path: Path) -> None:
