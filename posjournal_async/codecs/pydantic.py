@@ -43,6 +43,9 @@ class PydanticCodec(Generic[T]):
     * Floats that may be NaN or infinite need the setting `ser_json_inf_nan="constants"`, and bytes that may be no UTF-8
       both `ser_json_bytes="base64"` and `val_json_bytes="base64"`: without them pydantic writes null, or refuses.
     * A field that is missing, which `model_construct` makes possible, is only noticed when the item is read.
+    * A secret (`SecretStr` and its like) is stored as asterisks, unless the model says how to write it: it is lost.
+    * A field that holds a subclass of what it says is stored without what that adds.
+    * What a field of no type (`Any`) holds comes back as JSON has it: a datetime as a string, a tuple as a list.
 
     Args:
         item_type: The model. Type checkers want to be told a union:
