@@ -9,12 +9,19 @@ from posjournal_async.codecs.classes import check_class, item_classes
 from posjournal_async.codecs.versions import NO_UPCASTERS, Versions, check_functions
 
 try:
-    from pydantic import BaseModel, TypeAdapter
+    from pydantic import VERSION, BaseModel, TypeAdapter
     from pydantic_core import from_json, to_json
 except ImportError as error:
     raise ImportError(
         "PydanticCodec needs the extra \"pydantic\": pip install 'posjournal_async[pydantic]'", name="pydantic"
     ) from error
+
+# Older ones write items, and cannot read by the fields' names: what was acknowledged could not be read.
+if tuple(map(int, VERSION.split(".")[:2])) < (2, 11):
+    raise ImportError(
+        f"PydanticCodec needs pydantic 2.11 or newer, found {VERSION}: pip install 'posjournal_async[pydantic]'",
+        name="pydantic",
+    )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

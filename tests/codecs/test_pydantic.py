@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import uuid  # noqa: TC003 - pydantic reads the annotations
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -268,3 +270,11 @@ def test_a_type_that_pydantic_does_not_know_is_refused() -> None:
 
     with pytest.raises(PydanticUserError):
         PydanticCodec(Unknown)
+
+
+def test_a_pydantic_that_would_not_read_what_it_writes_is_refused() -> None:
+    """At the import, and not by the first item that is read."""
+    code = "import pydantic; pydantic.VERSION = '2.10.6'; import posjournal_async.codecs.pydantic"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    needed = "PydanticCodec needs pydantic 2.11 or newer, found 2.10.6: pip install 'posjournal_async[pydantic]'"
+    assert done.stderr.splitlines()[-1] == f"ImportError: {needed}"
