@@ -21,6 +21,8 @@ __all__ = ["MsgspecCodec"]
 
 T = TypeVar("T")
 
+_TOOLS = {"_encode", "_decode", "_decode_untyped"}
+
 
 class MsgspecCodec(Generic[T]):
     r"""Items of one type that msgspec knows (a `Struct`, a dataclass, a union of them...), as MessagePack.
@@ -125,9 +127,23 @@ class MsgspecCodec(Generic[T]):
         self.accepts = self._versions.accepts
         self._head = self._versions.head
         self._classes = item_classes(item_type, msgspec.Struct)
+        self._given = item_type, enc_hook, dec_hook
+        self._make_tools()
+
+    def _make_tools(self) -> None:
+        item_type, enc_hook, dec_hook = self._given
         self._encode = msgspec.msgpack.Encoder(enc_hook=enc_hook).encode
         self._decode: Callable[[bytes], T] = msgspec.msgpack.Decoder(item_type, dec_hook=dec_hook).decode
         self._decode_untyped = msgspec.msgpack.Decoder().decode
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickles and copies get: all but msgspec's tools, which do not pickle."""
+        return {name: value for name, value in self.__dict__.items() if name not in _TOOLS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled, and make the tools anew."""
+        self.__dict__.update(state)
+        self._make_tools()
 
     def encode(self, item: T, /) -> bytes:
         """Return the version and the item as MessagePack."""

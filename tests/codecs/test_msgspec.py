@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import uuid  # noqa: TC003 - msgspec reads the annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -209,6 +211,40 @@ def test_hooks_take_what_msgspec_does_not_know() -> None:
         dec_hook=dec_hook,
     )
     assert new.decode(encoded) == Signal(2 + 4j)
+
+
+def numbered(old: dict[str, Any]) -> dict[str, Any]:
+    return {"number": old["x"], "cents": old["y"]}
+
+
+def parts_of(value: complex) -> list[float]:
+    return [value.real, value.imag]
+
+
+def complex_of(kind: type[complex], parts: list[float]) -> complex:
+    return kind(*parts)
+
+
+@pytest.mark.parametrize(
+    ("codec", "item"),
+    [
+        (MsgspecCodec(Paid, version=2, upcasters={1: numbered}), Paid(1, 2)),
+        (EVENTS, Placed(1)),
+        (MsgspecCodec(Box[int]), Box(7)),
+        (MsgspecCodec(complex, enc_hook=parts_of, dec_hook=complex_of), 1 + 2j),
+    ],
+    ids=["versions", "union", "generic", "hooks"],
+)
+def test_a_codec_pickles_and_is_copied(codec: MsgspecCodec[Any], item: Any) -> None:
+    """A configuration goes to a process of its own with its codec, its versions and its hooks."""
+    copies = [copy.copy(codec), copy.deepcopy(codec)]
+    copies += [pickle.loads(pickle.dumps(codec, way)) for way in range(2, pickle.HIGHEST_PROTOCOL + 1)]  # noqa: S301 - our own
+    for copied in copies:
+        assert copied.name == codec.name
+        assert copied.accepts(codec.name)
+        assert copied.decode(codec.encode(item)) == codec.decode(copied.encode(item)) == item
+        if codec.name == "mp/2":
+            assert copied.decode(MsgspecCodec(Point).encode(Point(1, 2))) == Paid(1, 2)
 
 
 def test_what_msgspec_cannot_write_is_refused() -> None:
