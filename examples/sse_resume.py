@@ -67,7 +67,9 @@ class Feed:
         return position
 
     async def follow(self, position: int) -> AsyncGenerator[tuple[int, Any], None]:
-        """Yield the items from `position` on, and then each new one when it is durable, until the journal is closed.
+        """Yield the items from `position` on, and then each new one when it is durable, until it is cancelled or left.
+
+        Who waits for a new item is not woken when the journal is closed: end those who follow before that.
 
         Raises:
             ItemPruned: The consumer is so slow that what it needs next is gone.

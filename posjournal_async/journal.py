@@ -357,7 +357,9 @@ class Journal(Generic[T]):
         """Append items at consecutive positions and return the last one.
 
         All items are encoded before the first is appended, and no other append comes between them. A crash may keep a
-        prefix of them. A cancelled call either took all their positions or none.
+        prefix of them. A cancelled call either took all their positions or none. Many items are taken from `items`
+        before the first of them is encoded: an iterator that gives out one object again and again, changed in between,
+        appends what it is in the end.
 
         Raises:
             EmptyAppend: There is no item.
