@@ -15,7 +15,7 @@ import pytest
 from posjournal_async import Config, Context, ItemPruned, Journal, MemoryStorage
 from posjournal_async.testing import GatedStorage
 from posjournal_async.testing.wrapping import is_data_sync
-from tests.examples.serving import example, printed_by
+from tests.examples.serving import example, printed_by, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -147,6 +147,46 @@ async def test_nothing_is_projected_that_a_crash_could_take_back(tmp_path: Path)
             storage.let_all_go()
         assert await catching_up == 5
         assert await totals.rows() == expected(orders(5))
+
+
+PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from projection import Totals
+from posjournal_async import Journal
+from tests.examples.test_projection import orders
+
+async def main(directory):
+    async with (
+        Journal.open(directory / "orders", items_per_section=10) as journal,
+        Totals.open(directory / "totals") as totals,
+    ):
+        print(journal.size(), flush=True)
+        for start in range(journal.size(), 10_000, 7):
+            await journal.append_many(orders(10_000)[start : start + 7])
+            print(await totals.catch_up(journal), flush=True)
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+async def test_killed_at_any_time_it_has_what_it_said_and_goes_on(tmp_path: Path) -> None:
+    """Position and totals agree, the journal has the events, and the next process applies those that are missing."""
+    events = orders(10_000)
+    for lines in (1, 4, 17):
+        with served("-c", PROCESS, tmp_path) as process:
+            assert process.process.stdout is not None
+            said = [int(process.process.stdout.readline()) for _ in range(lines)][-1]
+            process.kill()
+        async with (
+            Journal.open(tmp_path / "orders", items_per_section=10) as journal,
+            example("projection").Totals.open(tmp_path / "totals") as totals,
+        ):
+            position = await totals._run(totals._position)
+            assert said <= position <= journal.size()
+            assert await totals.rows() == expected(events[:position])
+            await totals.catch_up(journal)
+            assert await totals.rows() == expected(events[: journal.size()])
 
 
 def test_the_script_shows_the_totals(tmp_path: Path) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from posjournal_async import BytesCodec, Config, Context, Journal, MemoryStorage
-from tests.examples.serving import example, printed_by
+from posjournal_async import BytesCodec, Config, Context, FileStorage, Journal, MemoryStorage
+from tests.examples.serving import example, printed_by, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
+
+    from posjournal_async import Storage
 
 CONFIG: Config[bytes] = Config(partition="frames", codec=BytesCodec(), items_per_section=10, max_item_size=100_000)
 
@@ -57,12 +59,12 @@ async def cut_after(sender: tuple[str, int], length: int) -> AsyncGenerator[tupl
         yield server.sockets[0].getsockname()
 
 
-async def fetch(storage: MemoryStorage, address: tuple[str, int], config: Config[bytes] = CONFIG) -> int:
+async def fetch(storage: Storage, address: tuple[str, int], config: Config[bytes] = CONFIG) -> int:
     fetched: int = await example("state_sync").fetch(Context(storage), config, *address)
     return fetched
 
 
-async def items_of(storage: MemoryStorage) -> dict[int, bytes]:
+async def items_of(storage: Storage) -> dict[int, bytes]:
     async with await Journal.init(Context(storage), CONFIG) as journal:
         return {position: item async for position, item in journal.replay(journal.bounds().start)}
 
@@ -100,6 +102,50 @@ async def test_it_gets_there_through_any_number_of_cuts(seed: int) -> None:
         assert await fetch(here, address) == lacking
         assert await fetch(here, address) == 0
     assert await items_of(here) == dict(enumerate(items)) == await items_of(there)
+
+
+RECEIVER = """
+import asyncio, sys
+from pathlib import Path
+import state_sync
+from posjournal_async import Context, FileStorage
+from tests.examples.test_state_sync import CONFIG
+
+state_sync.SYNC_EVERY = 7
+print("fetching", flush=True)
+asyncio.run(state_sync.fetch(Context(FileStorage(Path(sys.argv[1]))), CONFIG, "127.0.0.1", int(sys.argv[2])))
+"""
+
+
+@pytest.mark.parametrize("length", [24, 100, 20_000, 100_000])
+async def test_a_receiver_that_is_killed_goes_on_with_what_it_had(tmp_path: Path, length: int) -> None:
+    """Killed when so many bytes of items were on their way: what is there is the beginning, and the rest is fetched."""
+    items, there, here = frames(200), MemoryStorage(), FileStorage(tmp_path)
+
+    async def stand_between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, there = await asyncio.open_connection(*address)
+        writer.write(await back.readexactly(24))
+        there.write(await reader.readexactly(8))
+        writer.write(await back.readexactly(length))
+        with suppress(ConnectionError):  # the kill
+            await writer.drain()
+            arrived.set()
+            await reader.read()
+        there.close()
+        writer.close()
+
+    arrived = asyncio.Event()
+    async with sender_of(there) as (journal, address):
+        await journal.append_many(items)
+        async with await asyncio.start_server(stand_between, "127.0.0.1", 0) as between:
+            with served("-c", RECEIVER, tmp_path, between.sockets[0].getsockname()[1]) as receiver:
+                await arrived.wait()
+                receiver.kill()
+        async with await Journal.init(Context(here), CONFIG) as copy:
+            had = [item async for _, item in copy.replay(0)]
+        assert had == items[: len(had)]
+        assert await fetch(here, address) == 200 - len(had)
+        assert await items_of(here) == dict(enumerate(items))
 
 
 async def test_what_the_sender_has_pruned_goes_here_too() -> None:
