@@ -9,6 +9,7 @@ off it at any time, such as its size and how many items were appended, it does n
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -183,15 +184,21 @@ class Sources:
 
     def __init__(self) -> None:
         self._live: dict[Source, _Watched] = {}
+        self._in_turn: deque[Source] = deque()  # those that are live, and some that were
         self._ended: dict[str, dict[str, int]] = {}
         self._shown: dict[tuple[str, str], int] = {}
 
     def watch(self, label: str, source: Source) -> None:
         """Ask this journal too, from now on."""
-        for known in list(self._live):
+        # Two of the others are looked at, and not all: however many there are, opening one more costs the same.
+        for _ in range(min(len(self._in_turn), 2)):
+            known = self._in_turn.popleft()
             if known() is None:  # collected, and never closed
                 self.unwatch(known)
+            if known in self._live:
+                self._in_turn.append(known)
         self._live[source] = _Watched(label)
+        self._in_turn.append(source)
 
     def unwatch(self, source: Source) -> None:
         """Ask this journal for the last time."""

@@ -272,6 +272,33 @@ async def test_a_sink_keeps_no_journal_alive() -> None:
         assert len(counters._live) == 1
 
 
+def test_opening_a_journal_asks_two_others_however_many_there_are() -> None:
+    """Yet those that were collected unclosed are found: after a round they are gone, and what they counted stays."""
+    counters = Counters()
+    asked = 0
+    gone: set[int] = set()
+
+    def open_one(number: int) -> Source:
+        def source() -> Sample | None:
+            nonlocal asked
+            asked += 1
+            return None if number in gone else Sample({"size": 1}, {"reads": 1})
+
+        counters.watch("orders", source)
+        return source
+
+    opened = [open_one(number) for number in range(100)]
+    assert asked <= 200
+    assert counters.samples()["orders"].totals["reads"] == 100
+    for source in opened[:10]:
+        counters.unwatch(source)
+    gone |= set(range(10, 60))
+    for number in range(100, 200):
+        open_one(number)
+    assert len(counters._live) == len(counters._in_turn) == 140
+    assert counters.samples()["orders"] == Sample({"size": 140}, {"reads": 200})
+
+
 async def test_a_journal_may_be_asked_in_another_thread() -> None:
     """While items are appended, rewound and pruned: what is counted never goes down, and nothing breaks."""
     counters = Counters()
