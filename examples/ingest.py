@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from posjournal_async import Config, Context, Counters, FileStorage, Journal, MsgpackCodec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 TASKS = 64
 
@@ -60,18 +60,24 @@ async def ingest(file: Path, directory: Path) -> None:
         with file.open("rb", buffering=2**20) as source:
             acknowledgements = Acknowledgements(counters)
             lines = enumerate(source)
-            rest = islice(lines, journal.size(), None)
+            rest = (line for line in islice(lines, journal.size(), None))
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(TASKS):
                     tasks.create_task(work(journal, rest, acknowledgements))
 
 
-async def work(journal: Journal[Any], lines: Iterator[tuple[int, bytes]], acknowledgements: Acknowledgements) -> None:
+async def work(
+    journal: Journal[Any], lines: Generator[tuple[int, bytes], None, None], acknowledgements: Acknowledgements
+) -> None:
     """Append line after line, each durable before the next."""
     # Taking a line and calling `append` is one step for the other tasks: nothing is awaited between them. Appends take
     # their positions in the order of the calls, so the position is the number of the line.
     for number, line in lines:
-        position = await journal.append(event_of(line))
+        try:
+            position = await journal.append(event_of(line))
+        except BaseException:
+            lines.close()  # whoever took the next one would get the position of this one
+            raise
         assert position == number
         await journal.sync_data()
         acknowledgements.add(position)

@@ -8,10 +8,13 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from posjournal_async import Context, FileStorage, ItemTooLarge, Journal
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -196,6 +199,25 @@ def test_ingest_acknowledges_every_position_once(tmp_path: Path) -> None:
     assert messages[-1]["fsyncs"] < 500  # many tasks share one
     [opened] = run("ingest.py", file, tmp_path / "journal").splitlines()
     assert json.loads(opened)["opened"]["size"] == 1_000
+
+
+@pytest.mark.parametrize("at", [0, 1, 70, 199])
+async def test_ingest_puts_no_line_in_the_place_of_one_that_was_refused(tmp_path: Path, at: int) -> None:
+    """Where an item may be refused, as too large here, the journal ends before it, and the next run begins with it."""
+    ingest = load("ingest")
+    lines = json_lines(200).splitlines(keepends=True)
+    lines[at] = b"x" * 100 + b"\n"
+    file = tmp_path / "lines"
+    file.write_bytes(b"".join(lines))
+    events = [ingest.event_of(line) for line in lines]
+    for config, size in ((replace(ingest.CONFIG, max_item_size=90), at), (ingest.CONFIG, 200)):
+        ingest.CONFIG = config
+        try:
+            await ingest.ingest(file, tmp_path / "journal")
+        except* ItemTooLarge:
+            assert size == at
+        async with await Journal.init(Context(FileStorage(tmp_path / "journal")), config) as journal:
+            assert [event async for _, event in journal.replay(0)] == events[:size]
 
 
 @pytest.mark.parametrize(("line", "event"), STRANGE_LINES.items(), ids=range(len(STRANGE_LINES)))
