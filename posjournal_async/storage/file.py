@@ -258,6 +258,7 @@ class FileBlob:
 
     def _write(self, offset: int, data: Buffer) -> None:
         self._handle.check_writable()
+        self._lane.check_open()
         with memoryview(data) as view, view.cast("B") as rest:
             written = os.pwrite(self._handle.fd, rest, offset)
             while written < len(rest):  # a short write: a signal, or a disk that is about to be full
@@ -272,6 +273,7 @@ class FileBlob:
 
     def _resize(self, length: int) -> None:
         self._handle.check_writable()
+        self._lane.check_open()
         self._was_resized = True
         os.ftruncate(self._handle.fd, length)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from dataclasses import dataclass, field
+from errno import ECANCELED
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +95,14 @@ class Lane:
         self._threads = threads
         self._loop = asyncio.get_running_loop()
         self._calls: deque[_Call] = deque()
+
+    def check_open(self) -> None:
+        """Raise if the event loop was closed while a call waited for a thread (in the thread).
+
+        Nobody waits for it any more, the lock may be gone, and the file somebody else's.
+        """
+        if self._loop.is_closed():
+            raise OSError(ECANCELED, os.strerror(ECANCELED))
 
     def submit(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
         """Take the next place in the lane; the future gets what the call returns or raises."""

@@ -20,7 +20,7 @@ import pytest
 
 import posjournal_async.storage.file
 from posjournal_async.errors import JournalLocked, StorageError
-from posjournal_async.storage.file import FileStorage
+from posjournal_async.storage.file import FileBlob, FileStorage
 from posjournal_async.storage.protocols import ReadsAtOnce, RemovesMany, WritesDurably
 from posjournal_async.testing import StorageContract
 
@@ -782,6 +782,37 @@ def test_a_call_that_outlives_its_event_loop_leaves_no_handle_open(
         asyncio.run(come_back())
     gc.collect()
     assert open_handles() == before
+
+
+@pytest.mark.parametrize("change", [lambda blob: blob.write_at(0, b"late"), lambda blob: blob.resize(0)])
+def test_a_change_that_waits_for_a_thread_when_its_event_loop_is_closed_is_not_made(
+    root: Path, change: Callable[[FileBlob], Awaitable[object]]
+) -> None:
+    """The lock is free from then on, and the file somebody else's (F6)."""
+    storage = FileStorage(root, threads=1)
+    is_taken, is_free = threading.Event(), threading.Event()
+
+    def take() -> None:
+        is_taken.set()
+        assert is_free.wait(timeout=30)
+
+    async def leave_it_waiting() -> None:
+        blob, _ = await storage.open("p", NAME)
+        await blob.write_at(0, b"in time")
+        storage._threads.hand(take)
+        changing = asyncio.ensure_future(change(blob))
+        await asyncio.sleep(0)
+        assert not changing.done()
+
+    async def come_back() -> None:
+        await storage.scan("p")  # behind the change on the one thread
+
+    asyncio.run(leave_it_waiting())
+    assert is_taken.wait(timeout=30)
+    is_free.set()
+    asyncio.run(come_back())
+    assert (root / "p" / FILE).read_bytes() == b"in time"
+    gc.collect()  # the blob, which nobody closed
 
 
 @needs_proc
