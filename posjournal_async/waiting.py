@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-__all__ = ["claimed", "refuse", "resolve", "retrieve", "task_of"]
+__all__ = ["claimed", "finished", "refuse", "resolve", "retrieve", "task_of"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -45,6 +45,26 @@ def retrieve(task: asyncio.Task[Any]) -> None:
     """Look at the failure of a task, as its callback: all who waited may be gone. Those who still wait get it too."""
     if not task.cancelled():
         task.exception()
+
+
+async def finished(work: asyncio.Future[T]) -> T:
+    """Return what comes of work, and not before it is done: a caller that is cancelled is told so only then.
+
+    For work that must not go on behind the back of whoever comes next.
+    """
+    cancellation = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancellation = error
+    try:
+        if cancellation is not None:
+            work.exception()
+            raise cancellation
+        return work.result()
+    finally:
+        del cancellation  # a cycle with its traceback
 
 
 async def claimed(opening: Awaitable[T], own: Callable[[T], U], give_up: Callable[[T], object]) -> U:

@@ -17,10 +17,10 @@ from posjournal_async.storage import directory
 from posjournal_async.storage.lane import Lane
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
 from posjournal_async.storage.threads import NoThread, Threads
-from posjournal_async.waiting import claimed
+from posjournal_async.waiting import claimed, finished
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from typing_extensions import Buffer
 
@@ -30,8 +30,6 @@ __all__ = ["FileBlob", "FileLock", "FileStorage"]
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 _open_blob = aiofiles.os.wrap(directory.open_blob)
-_remove_blobs = aiofiles.os.wrap(directory.remove_blobs)
-_remove_partition = aiofiles.os.wrap(directory.remove_partition)
 _scan_partition = aiofiles.os.wrap(directory.scan_partition)
 _lock_partition = aiofiles.os.wrap(directory.lock_partition)
 _lock_holder = aiofiles.os.wrap(directory.lock_holder)
@@ -118,22 +116,29 @@ class FileStorage:
     async def remove(self, partition: str, name: bytes | None) -> None:
         """Remove one blob, or with None the whole partition, durably. What is missing already is fine.
 
-        Files that are no blobs stay, and so does the directory of the partition if there is one in it.
+        Files that are no blobs stay, and so does the directory of the partition if there is one in it. A cancelled call
+        ends when the removal has ended: nothing is removed after it, when somebody else may have the lock.
         """
         if name is not None:
             await self.remove_many(partition, [name])
             return
         check_partition_name(partition)
         with _translated(partition, None, "remove"):
-            await asyncio.shield(_remove_partition(self._root, partition, executor=self._threads))
+            await self._removed(partial(directory.remove_partition, self._root, partition))
 
     async def remove_many(self, partition: str, names: Sequence[bytes]) -> None:
-        """Remove the blobs in the order given; all removals are durable on return, none is promised before."""
+        """Remove the blobs in the order given; all removals are durable on return, none is promised before.
+
+        A cancelled call ends as that of `remove`.
+        """
         check_partition_name(partition)
         for name in names:
             check_blob_name(name)
         with _translated(partition, names[0] if len(names) == 1 else None, "remove"):
-            await asyncio.shield(_remove_blobs(self._root, partition, list(names), executor=self._threads))
+            await self._removed(partial(directory.remove_blobs, self._root, partition, list(names)))
+
+    async def _removed(self, remove: Callable[[], None]) -> None:
+        await finished(asyncio.get_running_loop().run_in_executor(self._threads, remove))
 
     async def scan(self, partition: str) -> list[bytes]:
         """Return the names of the blobs of a partition in no particular order; `[]` when it is missing."""

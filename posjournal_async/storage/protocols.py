@@ -4,7 +4,8 @@ The rules that a journal relies on, and that `posjournal_async.testing` checks:
 
 * Operations on one blob take effect in the order in which they were called, also when a caller was cancelled while it
   waited.
-* Cancelling a call stops the waiting. The operation takes effect as a whole or not at all.
+* Cancelling a call stops the waiting. The operation takes effect as a whole or not at all. A removal is the exception:
+  nothing is removed after the call has ended, since the names may be somebody else's then.
 * `Blob.sync` returns after everything that was called on the blob before it is durable: its bytes and its length.
 * When `Storage.open` has created a blob, its name is durable before it returns; the names that `Storage.scan` returns
   are durable, also those that a killed process left; when `Storage.remove` returns, the removal is durable.

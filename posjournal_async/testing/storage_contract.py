@@ -423,6 +423,17 @@ class StorageContract:
         assert await _content(storage, OTHER_NAME) == b"other"
         assert await _content(storage, NAME) == b""
 
+    @pytest.mark.parametrize("turns", TURNS)
+    async def test_a_cancelled_removal_removes_nothing_later(self, storage: Storage, turns: int) -> None:
+        """What is created when the call has ended stays: it may be somebody else's."""
+        for name in BLOB_NAMES:
+            await _create(storage, name, b"old")
+        await _cancelled_after(turns, storage.remove(PARTITION, None))
+        for name in BLOB_NAMES:
+            await _create(storage, name, b"new")
+        assert sorted(await storage.scan(PARTITION)) == sorted(BLOB_NAMES)
+        assert [await _content(storage, name) for name in BLOB_NAMES] == [b"new"] * len(BLOB_NAMES)
+
     async def test_a_removed_partition_is_gone_and_the_others_stay(self, storage: Storage) -> None:
         """All its blobs go with it, and opening one starts afresh."""
         await _create(storage, NAME, b"hello")

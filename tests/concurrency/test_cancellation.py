@@ -987,3 +987,37 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_a_thread_is_made(tmp_
     assert await blob.read_at(0, 100) == b"new, and longer"
     await blob.close()
     await other.close()
+
+
+async def test_a_lock_is_not_let_go_while_a_removal_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the writer itself is cancelled, as at the end of `asyncio.run`: what goes would be somebody else's."""
+    entered, goes = threading.Event(), threading.Event()
+    really_unlink = os.unlink
+
+    def unlink(*args: Any, **options: Any) -> None:
+        entered.set()
+        assert goes.wait(PATIENCE_SECONDS)
+        really_unlink(*args, **options)
+
+    storage = FileStorage(tmp_path, threads=2)
+    other, _ = await storage.open("p", b"other")
+    journal = await Journal.init(Context(storage), SMALL)
+    await journal.append_many([b"item %d" % position for position in range(30)])
+    monkeypatch.setattr(os, "unlink", unlink)
+    rewinding = asyncio.create_task(journal.rewind(2))
+    assert await asyncio.to_thread(entered.wait, PATIENCE_SECONDS)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.wait([rewinding])
+    closing = asyncio.create_task(journal.close())
+    for _ in range(100):  # on the thread that is free, in turn with whatever the close has to do
+        await other.sync()
+    with pytest.raises(JournalLocked):
+        await Journal.init(Context(FileStorage(tmp_path)), SMALL)
+    goes.set()
+    with pytest.raises(JournalFailed):
+        await closing
+    async with await Journal.init(Context(FileStorage(tmp_path)), SMALL) as found:
+        assert found.size() >= 2
+        assert await found.read_many(range(found.size())) == [b"item %d" % position for position in range(found.size())]
+    await other.close()
