@@ -222,6 +222,8 @@ class Root:
         """
         identity = self._locks[lock] = _identity_of(top)  # before the look: of two at once, one sees the other
         self._check(identity)
+        # For each lock: while there was none, another directory may have got the inode of the one that was named.
+        self._named = None
         self._name(top, identity)
 
     def _name(self, top: int, identity: tuple[int, int]) -> None:

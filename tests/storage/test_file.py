@@ -517,6 +517,20 @@ async def test_a_lock_is_in_a_root_that_is_durable_by_name(root: Path, synced: l
 
 
 @needs_proc
+async def test_a_root_that_was_made_anew_while_nothing_was_locked_is_durable_by_name(
+    storage: FileStorage, root: Path, synced: list[Path]
+) -> None:
+    """By whoever, and often with the inode of the one that is gone, so that it looks like that one (D5)."""
+    for _ in range(3):
+        synced.clear()
+        lock = await storage.lock("p")
+        assert root.parent in synced
+        await lock.release()
+        shutil.rmtree(root)
+        Path.mkdir(root)
+
+
+@needs_proc
 async def test_a_root_behind_a_link_is_durable_where_it_is(tmp_path: Path, synced: list[Path]) -> None:
     """What is synced is the directory that has its name, not the one that has the link's (D5)."""
     (tmp_path / "somewhere" / "real").mkdir(parents=True)
