@@ -82,8 +82,7 @@ class FileStorage:
     """
 
     def __init__(self, root: str | os.PathLike[str], *, threads: int = 8) -> None:
-        path = Path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve would read the file system here
-        self._root = directory.Root(path)
+        self._root = directory.Root(Path(root).absolute())
         self._threads = Threads(threads, "posjournal")
 
     def __repr__(self) -> str:

@@ -71,7 +71,7 @@ class ReadOnlyFileStorage:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self._root = Path(os.path.abspath(root))  # noqa: PTH100 - Path.resolve would read the file system here
+        self._root = Path(root).absolute()
         self._threads = Threads(8, "posjournal-reading")
 
     def __repr__(self) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from posjournal_async import Context, Corruption, FileStorage, Journal, JournalError, StorageError
+from posjournal_async.storage.readonly import ReadOnlyFileStorage
 from tests.format.writer import path_of, write_journal
 from tests.journals import config_of, files_below, filled, item_at, items_in
 
@@ -86,6 +87,19 @@ async def test_a_root_behind_a_link_is_the_directory_that_it_leads_to(tmp_path: 
     await journal.close()
     async with await opened(tmp_path / "real") as journal:
         assert journal.size() == 25
+
+
+async def test_a_way_that_goes_back_from_behind_a_link_leads_where_the_system_takes_it(tmp_path: Path) -> None:
+    """Not where the text says: what a shell finds there, the journal finds too, and the command that looks at it."""
+    (tmp_path / "elsewhere" / "real").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("elsewhere/real")
+    journal = await filled(Context(FileStorage(tmp_path / "link" / ".." / "root")), 25)
+    await journal.close()
+    async with await opened(tmp_path / "elsewhere" / "root") as journal:
+        assert journal.size() == 25
+    storage = ReadOnlyFileStorage(tmp_path / "link" / ".." / "root")
+    assert len(await storage.scan("orders_data")) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "link"]
 
 
 async def test_a_link_that_is_turned_under_an_open_journal_leads_it_into_no_other(tmp_path: Path) -> None:
