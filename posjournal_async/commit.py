@@ -152,8 +152,8 @@ class Writer:
     # The next three are no coroutines: with hundreds of tasks at it, one more for each commit is what they would feel.
 
     def sealed(self, size: int) -> asyncio.Future[None] | None:
-        """Return what to await until the section that ends at `size` is sealed; None if it is."""
-        if self._checkpoint.slot.durable >= size:
+        """Return what to await until the section that ends at `size` is sealed; None if it is, or was discarded."""
+        if self._checkpoint.slot.durable >= size or self._data.size < size:
             return None
         self.check_sound()
         return self._waiter(self._wait_all, size)

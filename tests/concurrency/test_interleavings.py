@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import pytest
+from typing_extensions import override
 
 from posjournal_async import (
     BytesCodec,
@@ -30,7 +31,7 @@ from posjournal_async import (
     journal,
 )
 from posjournal_async.storage.protocols import RemovesMany
-from posjournal_async.testing import CrashStorage, GatedStorage, Luck, OrderingMonitor
+from posjournal_async.testing import CrashStorage, GatedStorage, Luck, OrderingMonitor, WrappedStorage
 from posjournal_async.testing.interleaving import Deadlock, SeededLoop, run_interleaved
 from tests.concurrency.linearizability import END, Call, Rules, Undecided, item_of, judge, told
 from tests.effort import effort
@@ -508,6 +509,34 @@ async def test_items_that_are_read_together_are_of_one_history() -> None:
         await used.append_many([b"new"] * 6)
         storage.let_all_go()
         assert len(set(await reading)) == 1
+
+
+class AtOnce(WrappedStorage):
+    """A storage that never suspends: all that tasks wait for is each other."""
+
+    @override
+    async def around(self, call: Any, go_on: Callable[[], Awaitable[T]]) -> T:
+        steps = go_on().__await__()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                value: T = done.value
+                return value
+
+
+def test_an_append_whose_section_a_rewind_discards_waits_for_nothing() -> None:
+    """The section that it filled may be sealed and cut before it has its turn again: then nobody seals it (I1)."""
+
+    async def fill_and_cut() -> None:
+        config = Config(partition="orders", items_per_section=4, codec=BytesCodec())
+        async with await Journal.init(Context(AtOnce(MemoryStorage())), config) as used:
+            await used.append_many([b"item"] * 3)
+            await used.sync()
+            await asyncio.gather(used.append(b"the last one"), used.rewind(1))
+
+    for seed in range(100):
+        run_interleaved(fill_and_cut(), seed)
 
 
 # The event loop.
