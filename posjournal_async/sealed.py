@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from posjournal_async.errors import Corruption
 from posjournal_async.format.header import HEADER_LENGTH, Header, Kind
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
-from posjournal_async.scan import scan_records
+from posjournal_async.scan import claimed_end, is_record, scan_records
 from posjournal_async.sections import closed_on_error
 from posjournal_async.waiting import retrieve, task_of
 
@@ -294,8 +294,18 @@ class SealedSections:
             sealed.starts, sealed.end = scan.starts, scan.end
         else:  # a record is damaged: only the index leads to those behind it
             sealed.starts = scan.starts + array("Q", [scan.end]) + sealed.starts[count + 1 :]
+            sealed.end = await self._end_of_last(sealed)
         sealed.is_scanned = True
         return True
+
+    async def _end_of_last(self, sealed: SealedSection) -> int:
+        """Return where the last record ends if it checks out: other bytes may be behind it. Else where they all end."""
+        blob, start = sealed.blob, sealed.starts[-1]
+        stop = await claimed_end(blob, start)
+        if stop is None or stop > sealed.end:
+            return sealed.end
+        position = sealed.first + len(sealed.starts) - 1
+        return stop if await is_record(blob, start, stop, sealed.salt, position) else sealed.end
 
     async def _open(self, section: int, first: int, opening: _Opening) -> SealedSection:
         await self._wait_for_room()

@@ -124,6 +124,18 @@ async def test_a_record_before_a_damaged_one_is_read_without_its_index(tmp_path:
         assert [await journal.read(position) for position in (0, 1)] == [b"item 0", b"item 1"]
 
 
+async def test_the_last_record_is_read_between_a_damaged_one_and_other_bytes(tmp_path: Path) -> None:
+    """F4: replay shows it, so a read has to."""
+    files = laid_out(tmp_path, 2 * ITEMS_PER_SECTION)
+    files["j_data 0"] += bytes(9)
+    files["j_data 0"][writer.HEADER_LENGTH] ^= 1
+    async with await opened(tmp_path, files) as journal:
+        with pytest.raises(Corruption):
+            await journal.read(0)
+        assert [item async for item in journal.replay(1)][:2] == [(1, b"item 1"), (2, b"item 2")]
+        assert [await journal.read(position) for position in (1, 2)] == [b"item 1", b"item 2"]
+
+
 async def test_a_header_without_items_per_section_is_corrupt(tmp_path: Path) -> None:
     """F4: where the checkpoint is lost, the first header stands in for it, if it can."""
     files = laid_out(tmp_path, ITEMS_PER_SECTION)
