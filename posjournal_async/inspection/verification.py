@@ -146,6 +146,8 @@ class Verification:
         is_over = False  # what is behind a gap above the durable size is not looked into: opening removes it
         doubtful = await self._first_doubtful(slot, kept)
         orphans = deque(sorted({*indexed}.difference(kept)))
+        if kept and indexed and indexed[0] > slot.boundary // ips:
+            await self._tell_first(slot, kept[0], indexed[0])
         for section in kept:
             if self._watch.is_other:
                 self.is_cut_short = True
@@ -161,9 +163,6 @@ class Verification:
                 await self._tell_behind_gap(section, first, is_indexed=section in indexed)
                 continue
             check = await self._check_section(section, first, is_doubtful=section >= doubtful)
-            if section == kept[0] and not check.is_leftover and indexed and indexed[0] > section:
-                expected, found = f"section {section}, as in the data", f"section {indexed[0]}"
-                await self._tell(Severity.CORRUPT, "first index", expected, found, "offsets", section, None, first)
             size = check.size
             is_over = check.is_leftover or size < (section + 1) * ips
         self.is_cut_short = self._watch.is_other
@@ -251,6 +250,13 @@ class Verification:
             positions=stop - start,
             can_be_vouched=True,
         )
+
+    async def _tell_first(self, slot: Slot, data: int, index: int) -> None:
+        """Tell that the first index, or the first section with it, is another than the checkpoint says."""
+        first = slot.boundary // slot.items_per_section
+        what, part, section = ("first section", "data", data) if data > first else ("first index", "offsets", index)
+        expected, found = f"section {first}", f"section {section}"
+        await self._tell(Severity.CORRUPT, what, expected, found, part, first, None, slot.boundary)
 
     async def _tell_behind_gap(self, section: int, first: int, *, is_indexed: bool) -> None:
         await self._tell(Severity.TORN, "data blob behind a gap", "none", "one", "data", section, None, first)

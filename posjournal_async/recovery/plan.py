@@ -113,13 +113,10 @@ def decide(facts: Facts, expectation: Expectation) -> Plan:
     size, length, rewrites = _longest_prefix(facts, kept, expectation)
     prefix, dropped = kept[:length], kept[length:]
     indexed = [section for section in facts.offsets if section >= first]
-    if prefix and indexed and indexed[0] > prefix[0]:
-        raise Corruption(
-            "offsets",
-            f"section {prefix[0]}, as in the data",
-            f"section {indexed[0]}",
-            f"{expectation.partition}_offsets",
-        )
+    if kept and indexed and indexed[0] > first:
+        # An index goes after its data. Where the data is gone too, a prune took it that this checkpoint is older than.
+        part, found = ("data", kept[0]) if kept[0] > first else ("offsets", indexed[0])
+        raise Corruption(part, f"section {first} first", f"section {found}", f"{expectation.partition}_{part}")
     doubtful = [section for section in prefix if (seen := facts.sections.get(section)) is not None and seen.end]
     unindexed = unindexed_of(prefix, indexed)
     return Plan(

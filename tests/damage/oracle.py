@@ -9,7 +9,8 @@ report. What cannot be told from a crash, or from the journal as it once was, is
 * A call was under way and its entry in the checkpoint is damaged: the call has not begun. If the whole checkpoint is
   lost, the journal begins with the first section that is left, and ends with the last: that of a prune of all items
   need not be the last one that there was.
-* An older copy of the checkpoint: it says what it said then, the durable size and the boundary included.
+* An older copy of the checkpoint: it says what it said then, the durable size and the boundary included. No item goes
+  by that, unless it has a reset on record.
 * An older copy of a data blob that was cut since then, by a rewind or by recovery: it holds what it held then.
 """
 
@@ -221,6 +222,9 @@ class Bench:
 
     def _judge_older(self, damage: Damage, tree: Tree, shown: Shown) -> Came:
         self._check_unreadable(damage, shown)
+        slots = slots_in(tree)
+        if damage.keys == (CHECKPOINT,) and slots and slots[0].reset is None:
+            assert shown.items.keys() >= self.sound.items.keys(), "an older checkpoint is found, or costs no item"
         if self._is_prefix(shown) or any(
             _fits(shown, outcome) for outcome in self.state.outcomes if not outcome.if_lost
         ):

@@ -116,6 +116,13 @@ def test_sections_behind_a_missing_one_are_dropped() -> None:
     assert (plan.size, plan.tail, plan.drop_data, plan.items_dropped) == (10, None, (2,), 10)
 
 
+def test_what_a_rewind_to_the_boundary_left_is_dropped() -> None:
+    """One flush of the directory removes the blobs: any of them may be left, and all of the index is."""
+    facts = Facts(slot_of(0), 0, (1, 2), (0, 1, 2), {1: scanned(1, 10), 2: scanned(2, 5)})
+    plan = decide(facts, EXPECTED)
+    assert (plan.size, plan.drop_data, plan.drop_offsets) == (0, (2, 1), (2, 1, 0))
+
+
 def test_interrupted_creations_at_the_end_are_dropped() -> None:
     """Empty trailing blobs hold nothing, however many they are."""
     sections = {0: header_only(0), 1: scanned(1, 10), 2: INTERRUPTED, 3: INTERRUPTED}
@@ -176,6 +183,7 @@ CORRUPT = {
     "an empty section with a durable item": Facts(slot_of(1), 0, (0,), (0,), {0: INTERRUPTED}),
     "a bad header": Facts(slot_of(0), 0, (0,), (), {0: SectionFacts(BadHeader(HeaderFault.DAMAGED), 90)}),
     "more records than fit": Facts(slot_of(10), 0, (0,), (0,), {0: scanned(0, 10, junk=20, extra=True)}),
+    "data pruned further": Facts(slot_of(0), 0, (1, 2), (1, 2), {1: scanned(1, 10), 2: scanned(2, 5)}),
     "an index pruned further": Facts(slot_of(15), 0, (0, 1), (1,), {0: counted(0, 10), 1: scanned(1, 5)}),
     "another journal": Facts(
         slot_of(0), 0, (0,), (0,), {0: replace(scanned(0, 5), header=replace(header_of(0), journal_id=78))}

@@ -234,6 +234,16 @@ async def test_data_that_is_gone_is_not_taken_for_pruned(tmp_path: Path, start: 
     await assert_refused(tmp_path, Corruption)
 
 
+async def test_a_checkpoint_from_before_the_first_item_removes_none(tmp_path: Path) -> None:
+    """F4: put back from an older copy, it takes all data for what a rewind to the start has left; a prune says no."""
+    async with await Journal.init(Context(FileStorage(tmp_path)), CONFIG) as journal:
+        older = path_of(tmp_path, "orders", "checkpoint").read_bytes()
+        await journal.append_many(ITEMS[:25])
+        await journal.prune(10)
+    change(tmp_path, "checkpoint", 0, lambda _: older)
+    await assert_refused(tmp_path, Corruption)
+
+
 @pytest.mark.parametrize(("size", "durable"), [(20, None), (40, 5)], ids=["in_the_last", "above_the_durable_size"])
 async def test_more_records_than_fit_are_corruption(tmp_path: Path, size: int, durable: int | None) -> None:
     """No writer writes an eleventh record into a section of ten."""
