@@ -1,6 +1,7 @@
 """What a backend implements: `Storage` and `Blob`, and the small protocols by which it may offer more.
 
-The rules that a journal relies on, and that `posjournal_async.testing` checks:
+The rules that a journal relies on. `posjournal_async.testing` checks what a test inside a process can see of them,
+which is all but what has to be durable:
 
 * Operations on one blob take effect in the order in which they were called, also when a caller was cancelled while it
   waited.
@@ -9,6 +10,7 @@ The rules that a journal relies on, and that `posjournal_async.testing` checks:
 * `Blob.sync` returns after everything that was called on the blob before it is durable: its bytes and its length.
 * When `Storage.open` has created a blob, its name is durable before it returns; the names that `Storage.scan` returns
   are durable, also those that a killed process left; when `Storage.remove` returns, the removal is durable.
+* Handles of one blob read the same bytes, whichever of them wrote these.
 * A handle that is open goes on reading what was removed.
 * Failures are raised as `StorageError`.
 """

@@ -7,6 +7,7 @@ author of the backend to prove.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from contextlib import asynccontextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,16 @@ OTHER_NAME = (8).to_bytes(8, "big")
 
 NOT_PARTITION_NAMES = ["", ".", "..", "a/b", "/a", "a\0b", "a\n", "a b", "a.b", "ä", "a" * 65]
 NOT_BLOB_NAMES = [b"", b"n" * 65]
-PARTITION_NAMES = ["a", "Z", "0", "-", "_", "--", "a" * 64]
-BLOB_NAMES = [b"\0", b"\0\0", b"\xff", b"/", b".", b"..", b"\n", NAME, bytes(64), b"\xff" * 64]
+PARTITION_NAMES = ["a", "A", "Z", "0", "-", "_", "--", "a" * 64]
+BLOB_NAMES = [b"\0", b"\0\0", b"\xff", b"/", b".", b"..", b"\n", b"a", b"A", NAME, bytes(64), b"\xff" * 64]
+
+# Names that are easily taken for another: by their beginning, by a pattern in which `_` is any letter, without regard
+# to upper and lower case.
+ALIKE = [PARTITION, PARTITION + "_", PARTITION[:-1], PARTITION.replace("_", "-"), PARTITION.upper()]
+NAMES_ALIKE = [NAME, NAME + b"\0", NAME[:-1], b"_", b"a", b"A"]
+
+# More than fits one page of a list or one batch of a removal, for the backends that have them.
+MANY = 1_001
 
 # More than fits one call of the system (a pipe, a page, a short write), and not a multiple of a block.
 LARGE = 5 * 2**20 + 13
@@ -199,14 +208,20 @@ class StorageContract:
 
     @pytest.mark.parametrize(
         "data",
-        [b"hello", bytearray(b"hello"), memoryview(b"hello"), memoryview(bytearray(b"+hello+"))[1:6]],
-        ids=["bytes", "bytearray", "memoryview", "part of a memoryview"],
+        [
+            b"hello!",
+            bytearray(b"hello!"),
+            memoryview(b"hello!"),
+            memoryview(bytearray(b"+hello!+"))[1:7],
+            array("H", b"hello!"),
+        ],
+        ids=["bytes", "bytearray", "memoryview", "part of a memoryview", "array of two bytes each"],
     )
     async def test_a_write_takes_any_buffer(self, storage: Storage, data: Buffer) -> None:
         """Bytes that can be written need not be `bytes`."""
         async with _opened(storage) as blob:
             await blob.write_at(3, data)
-            assert await blob.read_at(0, 100) == b"\0\0\0hello"
+            assert await blob.read_at(0, 100) == b"\0\0\0hello!"
 
     async def test_a_buffer_may_change_once_its_write_is_done(self, storage: Storage) -> None:
         """The backend keeps no reference that shows later changes, and a bytearray can be resized again."""
@@ -290,11 +305,19 @@ class StorageContract:
         assert (raised.value.partition, raised.value.blob) == (PARTITION, NAME)
         assert await _content(storage) == b"hello"
 
+    async def test_handles_of_one_blob_see_the_same_bytes(self, storage: Storage) -> None:
+        """What one has written or cut is what another reads, also where that has read before."""
+        async with _opened(storage) as one, _opened(storage) as other:
+            for content in (b"hello", b"HELLO, world", b"HELLO"):
+                await one.resize(len(content))
+                await one.write_at(0, content)
+                assert await other.read_at(0, 100) == content
+
     async def test_closing_one_handle_leaves_the_others(self, storage: Storage) -> None:
-        """Each open has a handle of its own."""
+        """Each open has a handle of its own, however often another one is closed."""
         async with _opened(storage) as kept:
-            async with _opened(storage):
-                pass
+            async with _opened(storage) as other:
+                await other.close()
             await kept.write_at(0, b"hello")
             assert await kept.read_at(0, 5) == b"hello"
 
@@ -380,6 +403,28 @@ class StorageContract:
             await blob.write_at(0, b"other")
             assert await blob.read_at(0, 100) == b"other"
 
+    @pytest.mark.parametrize("doing", ["open", "scan", "read_at", "sync"])
+    @pytest.mark.parametrize("turns", TURNS)
+    async def test_who_asks_for_the_same_is_not_cancelled_with_others(
+        self, storage: Storage, turns: int, doing: str
+    ) -> None:
+        """The first of several callers is cancelled: a backend that does it once for all of them still does it."""
+        async with _opened(storage, OTHER_NAME) as blob:
+            await blob.write_at(0, b"hello")
+            calls: dict[str, Callable[[], Awaitable[Any]]] = {
+                "open": lambda: storage.open(PARTITION, NAME),
+                "scan": lambda: storage.scan(PARTITION),
+                "read_at": lambda: blob.read_at(0, 5),
+                "sync": blob.sync,
+            }
+            same = _started(*(calls[doing]() for _ in range(4)))
+            await _turns(turns)
+            same[0].cancel()
+            await asyncio.wait(same)
+            assert not any(call.cancelled() for call in same[1:])
+            if doing == "open":
+                await asyncio.gather(*(call.result()[0].close() for call in same if not call.cancelled()))
+
     @pytest.mark.parametrize("turns", TURNS)
     async def test_cancelled_callers_do_not_disturb_the_others(self, storage: Storage, turns: int) -> None:
         """Every other write of many is cancelled: the rest land in order, these whole or not at all."""
@@ -457,6 +502,30 @@ class StorageContract:
         await storage.remove(PARTITION, None)
         await storage.remove(PARTITION, None)
 
+    @pytest.mark.parametrize("removed", ["blob", "partition", "many"])
+    async def test_only_what_is_named_is_removed(self, storage: Storage, removed: str) -> None:
+        """Nothing else whose name looks like it, and no blob of that name in another partition."""
+        for partition in ALIKE:
+            for name in NAMES_ALIKE:
+                await _create(storage, name, partition=partition)
+        if removed == "many":
+            if not isinstance(storage, RemovesMany):
+                pytest.skip("this storage does not remove many blobs at once")
+            await storage.remove_many(PARTITION, NAMES_ALIKE[:1])
+        else:
+            await storage.remove(PARTITION, NAME if removed == "blob" else None)
+        for partition in ALIKE[1:]:
+            assert sorted(await storage.scan(partition)) == sorted(NAMES_ALIKE)
+        kept = [] if removed == "partition" else NAMES_ALIKE[1:]
+        assert sorted(await storage.scan(PARTITION)) == sorted(kept)
+
+    async def test_a_removed_blob_does_not_come_back_with_its_handle(self, storage: Storage) -> None:
+        """Neither what was not synced when it was removed, nor the close of the handle, makes the name anew."""
+        async with _opened(storage) as blob:
+            await blob.write_at(0, b"hello")
+            await storage.remove(PARTITION, NAME)
+        assert await storage.scan(PARTITION) == []
+
     @pytest.mark.parametrize("removed", [NAME, None], ids=["blob", "partition"])
     async def test_an_open_handle_goes_on_reading_what_was_removed(
         self, storage: Storage, removed: bytes | None
@@ -487,6 +556,16 @@ class StorageContract:
         found = await storage.scan(PARTITION)
         assert all(type(name) is bytes for name in found)
         assert sorted(found) == sorted(BLOB_NAMES)
+
+    async def test_many_blobs_are_all_listed_and_all_removed(self, storage: Storage) -> None:
+        """However many there are in a partition."""
+        names = [number.to_bytes(8, "big") for number in range(MANY)]
+        for start in range(0, MANY, 50):
+            opened = await asyncio.gather(*(storage.open(PARTITION, name) for name in names[start : start + 50]))
+            await asyncio.gather(*(blob.close() for blob, _ in opened))
+        assert sorted(await storage.scan(PARTITION)) == names
+        await storage.remove(PARTITION, None)
+        assert await storage.scan(PARTITION) == []
 
     # Locking
 
@@ -522,7 +601,7 @@ class StorageContract:
 
     async def test_locks_of_other_partitions_are_independent(self, storage: Storage) -> None:
         """Names that begin alike are other names."""
-        locks = [await storage.lock(partition) for partition in (PARTITION, PARTITION + "_", PARTITION[:-1])]
+        locks = [await storage.lock(partition) for partition in ALIKE]
         await locks[0].release()
         with pytest.raises(JournalLocked):
             await storage.lock(PARTITION + "_")
@@ -619,7 +698,7 @@ class StorageContract:
             await _create(storage, name)
         await storage.remove_many(PARTITION, [])
         assert sorted(await storage.scan(PARTITION)) == sorted(BLOB_NAMES)
-        await storage.remove_many(PARTITION, [*BLOB_NAMES[1:], OTHER_NAME])
+        await storage.remove_many(PARTITION, [OTHER_NAME, *BLOB_NAMES[1:], OTHER_NAME])
         assert await storage.scan(PARTITION) == BLOB_NAMES[:1]
 
     @pytest.mark.parametrize("name", NOT_BLOB_NAMES)
