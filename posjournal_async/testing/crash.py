@@ -93,7 +93,7 @@ class CrashStorage:
     # Crashing.
 
     def photo(self) -> CrashStorage:
-        """Return a copy that shares nothing with this one: locks are free, and no handle leads to it."""
+        """Return a copy that does not change with this one: locks are free, and no handle leads to it."""
         return self._rebuilt({file: file.copy() for file in self._files()})
 
     def killed(self, rng: Random) -> CrashStorage:
@@ -183,7 +183,7 @@ class CrashStorage:
     def tree(self) -> dict[tuple[str, str], bytes]:
         """Return what can be read, by partition and name in hex."""
         return {
-            (name, blob.hex()): bytes(file.visible)
+            (name, blob.hex()): file.visible
             for name, partition in sorted(self._partitions.items())
             for blob, file in sorted(partition.visible.items())
         }
@@ -191,7 +191,7 @@ class CrashStorage:
     def durable_tree(self) -> dict[tuple[str, str], bytes]:
         """Return what the worst power cut leaves."""
         return {
-            (name, blob.hex()): bytes(file.durable)
+            (name, blob.hex()): file.durable
             for name, partition in sorted(self._partitions.items())
             for blob, file in sorted(partition.durable.items())
         }
@@ -202,7 +202,7 @@ class CrashStorage:
         storage = cls()
         for (partition, name), content in blobs.items():
             there = storage._partitions.setdefault(partition, _Partition())
-            file = File.holding(content)
+            file = File.holding(bytes(content))
             there.visible[bytes.fromhex(name)] = there.durable[bytes.fromhex(name)] = file
         return storage
 
@@ -302,7 +302,7 @@ class _CrashBlob:
 
     async def read_at(self, offset: int, length: int) -> bytes:
         self._check()
-        found = bytes(self._file.visible[offset : offset + length])
+        found = self._file.visible[offset : offset + length]
         await asyncio.sleep(0)
         return found
 
@@ -320,7 +320,7 @@ class _CrashBlob:
         file.pending.append(change)
         file.under_way = change
         self._storage.begin(call, self._partition, self._name, number)
-        change.apply(file.visible)
+        file.visible = change.made_of(file.visible)
         file.under_way = None
         await asyncio.sleep(0)
         self._storage.check_power()

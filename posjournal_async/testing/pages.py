@@ -40,6 +40,16 @@ class Change:
         else:
             content[self.at : self.at + len(self.data)] = self.data
 
+    def made_of(self, content: bytes) -> bytes:
+        """Return what the change makes of a content."""
+        made = bytearray(content)
+        self.apply(made)
+        return bytes(made)
+
+    def added(self, content: bytes) -> int:
+        """Return by how many bytes a write makes a content longer: it has an outcome for each of them, at least."""
+        return 0 if self.data is None else self.at + len(self.data) - max(self.at, len(content))
+
     def outcomes(self, content: bytes) -> Iterator[bytes]:
         """Yield each content that a power cut may leave where the change was made to `content`, some of them twice.
 
@@ -126,7 +136,7 @@ def _grown(content: bytearray, length: int) -> bytearray:
 
 @dataclass(slots=True, eq=False)
 class File:
-    """What a blob holds.
+    """What a blob holds. Contents are never changed but replaced, so that any number of copies share their bytes.
 
     Attributes:
         durable: What is on the device for certain.
@@ -136,31 +146,33 @@ class File:
         under_way: The change that is being made: pending already, and not visible yet.
     """
 
-    durable: bytearray = field(default_factory=bytearray)
-    visible: bytearray = field(default_factory=bytearray)
+    durable: bytes = b""
+    visible: bytes = b""
     pending: list[Change] = field(default_factory=list[Change])
     settled: int = 0
     under_way: Change | None = None
 
     @classmethod
-    def holding(cls, content: bytes | bytearray) -> File:
+    def holding(cls, content: bytes) -> File:
         """Return a file that holds this, durably."""
-        return cls(bytearray(content), bytearray(content))
+        return cls(content, content)
 
     def copy(self) -> File:
-        """Return a file that shares nothing with this one."""
-        return File(self.durable[:], self.visible[:], self.pending[:], self.settled, self.under_way)
+        """Return a file that does not change with this one."""
+        return File(self.durable, self.visible, self.pending[:], self.settled, self.under_way)
 
     def settle(self, count: int) -> None:
         """Make the first changes that are pending durable, up to the `count`-th since the file is there."""
         while self.settled < count:
-            self.pending.pop(0).apply(self.durable)
+            self.durable = self.pending.pop(0).made_of(self.durable)
             self.settled += 1
 
     def outcomes(self, limit: int) -> list[bytes] | None:
         """Return each content that a power cut may leave, once; None if there are more than `limit`."""
-        found = [bytes(self.durable)]
+        found = [self.durable]
         for change in self.pending:
+            if change.added(found[0]) > limit:
+                return None  # without making so many copies of what may be large
             made: dict[bytes, None] = {}
             for content in found:
                 for outcome in change.outcomes(content):
@@ -172,13 +184,13 @@ class File:
 
     def after_power_cut(self, rng: Random, luck: Luck) -> File:
         """Return one of the outcomes of a power cut."""
-        content = self.durable[:]
+        content = bytearray(self.durable)
         for change in self.pending:
             if luck is Luck.SOME:
                 change.apply_by_chance(content, rng)
             elif luck is Luck.ALL:
                 change.apply(content)
-        return File.holding(content)
+        return File.holding(bytes(content))
 
     def after_kill(self, rng: Random) -> File:
         """Return what is left when the process is killed: a change under way is made, half made or not made."""
@@ -188,7 +200,7 @@ class File:
             copy.pending = [change for change in copy.pending if change is not copy.under_way]
             left = copy.under_way.torn(rng) if rng.random() < 0.7 else None
             if left is not None:
-                left.apply(copy.visible)
+                copy.visible = left.made_of(copy.visible)
                 copy.pending.append(left)
             copy.under_way = None
         return copy

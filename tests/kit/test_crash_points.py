@@ -6,7 +6,9 @@ import asyncio
 import re
 import secrets
 import threading
+import tracemalloc
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +18,7 @@ from posjournal_async.testing import CrashStorage, crash_points
 from tests.effort import effort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 CONFIG: Config[bytes] = Config(partition="p", items_per_section=3, codec=BytesCodec())
 
@@ -335,3 +337,40 @@ async def test_tasks_of_a_service_are_crashed_together() -> None:
 
     await crash_points(service, check)
     assert {(), (b"",), (b"", b""), (b"1", b""), (b"", b"2"), (b"1", b"2")} <= found
+
+
+@contextmanager
+def measured() -> Iterator[Callable[[], int]]:
+    """Give what tells how many bytes were in memory at most."""
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_moment_keeps_only_what_is_new_since_the_one_before() -> None:
+    """Not a copy of all there is, at each of them: a service of some large items would need gigabytes."""
+    item, items = bytes(2**18), 12
+
+    async def service(storage: CrashStorage, __: Callable[[Any], None]) -> None:
+        async with await Journal.init(Context(storage), CONFIG) as journal:
+            for _ in range(items):
+                await journal.append(item)
+                await journal.sync_data()
+
+    with measured() as peak:
+        assert await crash_points(service, no_check, states=2) > 3 * items
+        assert peak() < 10 * items * len(item)
+
+
+async def test_the_ways_of_a_large_write_are_not_all_made_to_be_counted() -> None:
+    """Where there are more than are tried: each is as large as the blob."""
+
+    async def service(storage: CrashStorage, __: Callable[[Any], None]) -> None:
+        blob, _ = await storage.open("p", b"n")
+        await blob.write_at(0, bytes(range(1, 129)) * 2**13)
+
+    with measured() as peak:
+        assert await crash_points(service, no_check, states=100) > 200
+        assert peak() < 20 * 2**20

@@ -150,8 +150,8 @@ async def test_a_stale_index_of_the_right_length_is_not_believed() -> None:
     # The worst index: that of before the rewind, whose truncation and rewriting are lost.
     left_index = left._partitions["orders_offsets"].visible[bytes(7) + b"\1"]
     index = stale._partitions["orders_offsets"].visible[bytes(7) + b"\1"].visible
-    left_index.visible[:] = index + b"".join((at * RECORD + 64).to_bytes(8, "little") for at in (2, 3, 4))
-    left_index.durable[:] = left_index.visible
+    left_index.visible = index + b"".join((at * RECORD + 64).to_bytes(8, "little") for at in (2, 3, 4))
+    left_index.durable = left_index.visible
     shown = await show(left)
     assert shown.items == dict(enumerate([*ITEMS[:12], *new]))
 
