@@ -29,6 +29,11 @@ __all__ = ["posjournal"]
 class _Commands(click.Group):
     """A group whose commands end with the exit codes of `exits`, in the order in which they were added."""
 
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        """Read the arguments up to the command, which prints where they ask for help."""
+        with exits.translated():
+            return super().make_context(*arguments, **settings)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Call the command that was named."""
         with exits.translated():

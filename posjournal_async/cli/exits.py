@@ -6,7 +6,7 @@ import enum
 import os
 import sys
 from contextlib import contextmanager, suppress
-from errno import EPIPE
+from errno import EBADF, EPIPE
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -54,6 +54,7 @@ def translated() -> Generator[None]:
     library's errors, of the system's or of the user's is a defect of this program, and is not caught.
     """
     try:
+        _check_output()
         yield
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -80,6 +81,16 @@ def translated() -> Generator[None]:
         _let_go_of_output()
 
 
+def _check_output() -> None:
+    """Refuse to do what nobody would be told of.
+
+    Raises:
+        OSError: Standard output is closed.
+    """
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise OSError(EBADF, "standard output is closed")
+
+
 def _told(error: OSError) -> str:
     """Return what the system says, and of what; nothing is named where it is standard input or output."""
     reason = (error.strerror or str(error)).lower()
@@ -93,6 +104,8 @@ def _say(message: str) -> None:
 
 def _let_go_of_output() -> None:
     """Drop what standard output does not take: the interpreter flushes it again when it ends, and would complain."""
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        return
     try:
         sys.stdout.flush()
     except OSError:

@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 
     GoingOf = Callable[[JournalPath, Survey, int], Coroutine[Any, Any, "Going"]]
 
-__all__ = ["Going", "asking_options", "going_by_prune", "going_by_rewind", "remove"]
+__all__ = [
+    "Going",
+    "asking_options",
+    "check_terminal",
+    "end_unless_agreed",
+    "going_by_prune",
+    "going_by_rewind",
+    "remove",
+]
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
@@ -201,10 +209,31 @@ async def _going_now(path: JournalPath, target: int, going_of: GoingOf) -> Going
 
 
 def _ask(output: Output, command: str, path: JournalPath, going: Going) -> None:
+    check_terminal()
+    output.note(f"{command} of {path} removes {_described(going)}")
+    end_unless_agreed(output, "This cannot be undone. Go on?")
+
+
+def check_terminal() -> None:
+    """Refuse to ask where nobody can answer.
+
+    Raises:
+        click.UsageError: Standard input is no terminal.
+    """
     if sys.stdin is None or not sys.stdin.isatty():  # None: it is closed
         raise click.UsageError("standard input is no terminal to ask at: --yes does without the question")
-    output.note(f"{command} of {path} removes {_described(going)}")
-    if not click.confirm("This cannot be undone. Go on?", err=True):
+
+
+def end_unless_agreed(output: Output, question: str) -> None:
+    """Ask at the terminal; end the command where the answer is no, or the end of the input, or Ctrl-C."""
+    try:
+        is_agreed = click.confirm(question, err=True)
+    except click.Abort as abort:
+        output.note("")  # behind the question
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        is_agreed = False
+    if not is_agreed:
         output.note("nothing was changed")
         end(Code.FINDINGS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from posjournal_async.cli.exits import Code, end
 from posjournal_async.cli.options import json_option, path_argument
 from posjournal_async.cli.ranges import shown_count, shown_range
-from posjournal_async.cli.removing import asking_options
+from posjournal_async.cli.removing import asking_options, check_terminal, end_unless_agreed
 from posjournal_async.cli.shown import shown_bytes
 from posjournal_async.errors import Corruption, JournalLocked
 from posjournal_async.mending.carrying_out import carry_out
@@ -123,14 +121,11 @@ async def _plan(output: Output, path: JournalPath, *, cut_at: int | None, with_i
 
 
 def _ask(output: Output, path: JournalPath, plan: Repair, where: Path) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError("standard input is no terminal to ask at: --yes does without the question")
+    check_terminal()
     for step in _steps_of(plan):
         output.note(step)
     output.note(f"what goes is copied to {where} first")
-    if not click.confirm(f"Repair {path}?", err=True):
-        output.note("nothing was changed")
-        end(Code.FINDINGS)
+    end_unless_agreed(output, f"Repair {path}?")
 
 
 async def _repair(  # noqa: PLR0913 - what the command is told

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -87,6 +88,54 @@ def test_what_must_not_be_read_is_a_matter_of_the_system(tmp_path: Path) -> None
     assert found.returncode == 4
     assert found.stdout.startswith(b" 0  0\n")
     assert b"permission denied (partition orders_data, blob 0000000000000001)" in found.stderr
+
+
+def test_output_that_is_closed_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    """As `>&-` has it: nobody would be told what became of it."""
+    made_journal(tmp_path, [0])
+    before = tree_hash(tmp_path)
+    for command in (("append",), ("cat",), ("get", "0"), ("--help",)):
+        name, *arguments = command
+        paths = [] if name == "--help" else [str(tmp_path / "orders")]
+        with started(name, *paths, *arguments, preexec_fn=partial(os.close, 1)) as process:
+            _, errors = process.communicate(b"1\n")
+        assert (errors, process.returncode) == (b"posjournal: standard output is closed\n", 4)
+    assert tree_hash(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "code"),
+    [
+        (("get", "0", "99"), b" 0  0\n", 1),
+        (("append",), b"appended 1 item, position 25\n", 0),
+        (("prune", "10"), b"", 2),
+    ],
+)
+def test_messages_that_nobody_wants_keep_nothing_from_being_done(
+    tmp_path: Path, command: tuple[str, ...], output: bytes, code: int
+) -> None:
+    """As `2>&-` has it: the results and the exit code are those that there are with messages."""
+    made_journal(tmp_path, list(range(25)))
+    with started(*look(command, str(tmp_path / "orders")), preexec_fn=partial(os.close, 2)) as process:
+        found, _ = process.communicate(b"25\n")
+    assert (found, process.returncode) == (output, code)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+@pytest.mark.parametrize("command", ["--help", "--version"])
+def test_help_that_finds_no_room_is_told(command: str) -> None:
+    """The exit code of I/O, as with every other result, and no traceback."""
+    with Path("/dev/full").open("wb") as full, started(command, stdout=full) as process:
+        _, errors = process.communicate()
+    assert (errors, process.returncode) == (b"posjournal: no space left on device\n", 4)
+
+
+def test_an_interruption_before_the_command_is_there_ends_it_with_a_word(tmp_path: Path) -> None:
+    """Ctrl-C while it is still being imported, for which a package stands that is struck by it."""
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    with started("info", "x", env={**os.environ, "PYTHONPATH": str(tmp_path)}) as process:
+        output, errors = process.communicate()
+    assert (output, errors, process.returncode) == (b"", b"posjournal: interrupted\n", 130)
 
 
 def as_root() -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import pty
-from typing import TYPE_CHECKING
+import signal
+import subprocess
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +23,6 @@ from tests.cli.transcripts import (
     started,
     tree_hash,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_it_prints_what_its_transcript_says() -> None:
@@ -68,6 +68,58 @@ def test_a_terminal_is_asked(tmp_path: Path, command: tuple[str, str], answer: s
         assert (process.returncode, output) == (1, b"")
         assert errors.endswith(b"nothing was changed\n")
         assert tree_hash(tmp_path) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux tells what a process waits for")
+@pytest.mark.parametrize("answer", ["Ctrl-C", "Ctrl-D"])
+@pytest.mark.parametrize("command", [("prune", "10"), ("repair", "--cut-at", "20")])
+def test_no_answer_is_no(tmp_path: Path, command: tuple[str, ...], answer: str) -> None:
+    """The end of the input is an answer like no; Ctrl-C is what it is everywhere."""
+    made_journal(tmp_path, list(range(25)))
+    before = tree_hash(tmp_path)
+    ours, theirs = pty.openpty()
+    name, *target = command
+    try:
+        with started(name, str(tmp_path / "orders"), *target, stdin=theirs) as process:
+            assert process.stderr is not None
+            errors = b""
+            while not errors.endswith(b"[y/N]:"):
+                errors += process.stderr.read(1)
+            if answer == "Ctrl-C":
+                while not _waits(process):  # an interruption just before it reads would be met by the next key only
+                    os.sched_yield()
+                process.send_signal(signal.SIGINT)
+            else:
+                os.write(ours, b"\x04")
+            errors = process.stderr.read()
+            process.wait()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    if answer == "Ctrl-C":
+        assert (errors.lstrip(), process.returncode) == (b"posjournal: interrupted\n", 130)
+    else:
+        assert (errors.lstrip(), process.returncode) == (b"nothing was changed\n", 1)
+    assert tree_hash(tmp_path) == before
+
+
+def _waits(process: subprocess.Popen[bytes]) -> bool:
+    """Say whether the system has it sleep, as while it reads from a terminal (proc_pid_stat(5))."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+@pytest.mark.parametrize("command", [("prune", "10"), ("repair", "--cut-at", "20")])
+def test_where_nobody_can_be_asked_it_is_a_matter_of_usage(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """With standard input closed too, and nothing is changed."""
+    made_journal(tmp_path, list(range(25)))
+    before = tree_hash(tmp_path)
+    name, *target = command
+    for options in ({"stdin": subprocess.DEVNULL}, {"preexec_fn": partial(os.close, 0)}):
+        with started(name, str(tmp_path / "orders"), *target, **options) as process:
+            _, errors = process.communicate()
+        assert process.returncode == 2
+        assert b"standard input is no terminal to ask at" in errors
+    assert tree_hash(tmp_path) == before
 
 
 @pytest.mark.parametrize("command", [("prune", "10"), ("rewind", "15")])
