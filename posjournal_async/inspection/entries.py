@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from posjournal_async.errors import (
     Corruption,
-    InvalidConfiguration,
     ItemOutOfRange,
     ItemPruned,
     JournalError,
+    PositionError,
     StorageError,
 )
 from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from posjournal_async.storage.protocols import Blob
     from posjournal_async.storage.readonly import ReadOnlyFileStorage
 
-__all__ = ["Entry", "Source", "Unreadable", "entries_of", "missing", "open_source", "read_soon"]
+__all__ = ["Entry", "Replaced", "Source", "Unreadable", "entries_of", "missing", "open_source", "read_soon"]
 
 # Bytes read at once.
 _PIECE = 256 * 1024
@@ -41,6 +41,22 @@ _PIECE = 256 * 1024
 # How often a position is looked for again while a live writer changes the journal meanwhile.
 _LOOKS = 50
 _ENTRY = 8
+
+
+class Replaced(PositionError):
+    """The position was in the journal that was looked at, and a reset has put another in its place.
+
+    Attributes:
+        partition: Base name of the journal.
+    """
+
+    def __init__(self, position: int, partition: str) -> None:
+        super().__init__(position, partition)
+        self.partition = partition
+
+    def __str__(self) -> str:
+        found = "another, which a reset put in its place"
+        return f"journal: expected the one that was looked at, found {found} (partition {self.partition})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +316,7 @@ def _why_gone(view: View, now: Slot | None, start: int, stop: int) -> Unreadable
     if now is None or known is None:
         return None
     if now.journal_id != known.journal_id or now.reset is not None:
-        was, other = "the one that was looked at", "another, which a reset put in its place"
-        return Unreadable(start, stop, InvalidConfiguration("journal", was, other, view.partition))
+        return Unreadable(start, stop, Replaced(start, view.partition))
     if now.boundary > start:
         return Unreadable(start, min(stop, now.boundary), ItemPruned(start, now.boundary))
     # They were there above the durable size: a rewind may have lowered it before, and cuts them only now.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -17,6 +18,7 @@ import pytest
 import posjournal_async
 from posjournal_async import FileStorage
 from posjournal_async.cli.app import posjournal
+from posjournal_async.inspection.view import JournalView
 from tests.cli.transcripts import CHECKOUT, STATES, made_journal, made_states, posjournal_run, started, tree_hash
 from tests.journals import damage
 
@@ -217,6 +219,29 @@ def test_a_lock_is_neither_taken_nor_needed(tmp_path: Path) -> None:
         asyncio.run(open_once(tmp_path))
         output, errors = process.communicate()
     assert (len(output.splitlines()), errors, process.returncode) == (300, b"", 0)
+
+
+@pytest.mark.parametrize(("command", "code"), [(("get", "3"), 1), (("cat",), 1), (("export",), 1), (("info",), 0)])
+def test_a_reset_while_somebody_looks_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], code: int
+) -> None:
+    """Positions that were asked for are not there any more; nothing is wrong, and no option was."""
+    made_journal(tmp_path, list(range(25)))
+    load = JournalView.load
+
+    async def load_and_reset(*arguments: Any, **settings: Any) -> JournalView:
+        view = await load(*arguments, **settings)
+        config = posjournal_async.Config(partition="orders", items_per_section=10)
+        context = posjournal_async.Context(FileStorage(tmp_path))
+        async with await posjournal_async.Journal.init_at_size(context, config, 0) as other:
+            await other.append_many(["another"] * 25)
+        return view
+
+    monkeypatch.setattr(JournalView, "load", load_and_reset)
+    result = posjournal_run(*look(command, str(tmp_path / "orders")))
+    assert "another" not in result.stdout
+    assert result.exit_code == code
+    assert ("another, which a reset put in its place" in result.stderr) == bool(code)
 
 
 async def open_once(root: Path) -> None:

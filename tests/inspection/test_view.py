@@ -20,14 +20,13 @@ from posjournal_async import (
     Context,
     Corruption,
     FileStorage,
-    InvalidConfiguration,
     ItemOutOfRange,
     ItemPruned,
     Journal,
     JsonCodec,
     PositionError,
 )
-from posjournal_async.inspection.entries import Entry, Unreadable
+from posjournal_async.inspection.entries import Entry, Replaced, Unreadable
 from posjournal_async.inspection.states import SectionState
 from posjournal_async.inspection.survey import survey
 from posjournal_async.inspection.view import Decoder, JournalView
@@ -185,9 +184,9 @@ async def test_what_was_reset_meanwhile_is_told(tmp_path: Path) -> None:
         async with await Journal.init_at_size(context, config_of(), 0) as other:
             await other.append_many([b"another"] * 25)
         assert await entries_in(view.entries()) == [
-            (0, 10, InvalidConfiguration),
-            (10, 20, InvalidConfiguration),
-            (20, 25, InvalidConfiguration),
+            (0, 10, Replaced),
+            (10, 20, Replaced),
+            (20, 25, Replaced),
         ]
 
 
