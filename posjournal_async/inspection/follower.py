@@ -148,15 +148,21 @@ class Follower:
                     return None  # it has changed meanwhile
                 found.stop = start
                 known.append(found)
-        self._slot = slot
+        self._take(slot)
         self._doubt = slots.pending
         self._known = known
-        codec = self.codec_of(slot.codec)
-        self._payloads = Payloads(Config(partition=self.blobs.partition, codec=codec, max_item_size=_LONGEST_PAYLOAD))
         self.position = start
         self._is_absent = False
         was_there, self._was_there = self._was_there, True
         return [Reset(start)] if was_there else None
+
+    def _take(self, slot: Slot) -> None:
+        """Go on with a checkpoint; its codec may be one that has taken over, and reads the older items too."""
+        if self._slot is None or self._slot.codec != slot.codec:
+            codec = self.codec_of(slot.codec)
+            config = Config(partition=self.blobs.partition, codec=codec, max_item_size=_LONGEST_PAYLOAD)
+            self._payloads = Payloads(config)
+        self._slot = slot
 
     async def _find_size(self, slot: Slot) -> int:
         """Return the size: what is durable, and the records behind that in the sections from there on."""
@@ -204,7 +210,7 @@ class Follower:
             return None
         assert self._slot is not None
         self._doubt = min(self._doubt, again.lowest_since(self._slot))
-        self._slot = again.current
+        self._take(again.current)
         if again.current.boundary > self.position:
             return None
         entry = piece.entry

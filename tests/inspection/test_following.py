@@ -613,6 +613,33 @@ async def test_an_item_that_cannot_be_decoded_is_told_and_the_others_are_shown(t
     ]
 
 
+async def test_a_codec_that_has_taken_over_reads_what_comes(tmp_path: Path) -> None:
+    """A new release of the writer has opened the journal with it; it reads the items of the older one too."""
+
+    class Newer(BytesCodec):
+        name = "newer"
+
+        def accepts(self, name: str) -> bool:
+            return name == "bytes"
+
+        @override
+        def decode(self, data: bytes, /) -> bytes:
+            return b"newer: " + data
+
+    codecs: dict[str, BytesCodec] = {"bytes": BytesCodec(), "newer": Newer()}
+    storage = ReadOnlyFileStorage(tmp_path)
+    audience = Audience(Follower(Blobs(storage, tmp_path, "orders"), codecs.__getitem__, 1_000))
+    async with await filled(tmp_path, 3):
+        await audience.look_until_idle()
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of(codec=Newer())) as journal:
+        await appended(journal, 3)
+        await audience.look_until_idle()
+    assert audience.items == {
+        **{position: b"%d of 0" % position for position in range(3)},
+        **{position: b"newer: %d of 0" % position for position in range(3, 6)},
+    }
+
+
 async def test_a_large_item_and_many_small_ones_are_shown(tmp_path: Path) -> None:
     """An item may be larger than what is read at a time."""
     items = [b"small", b"x" * 3_000_000, b"small", b"y" * 300_000]
