@@ -65,6 +65,7 @@ async def _cat(
     with output.progress("looking", None, "bytes") as advance:
         view = await JournalView.load(path.root, path.partition, advance=advance, is_quick=True)
     async with view:
+        view.check_explained()
         start = view.bounds.start if wanted[0] is None else wanted[0]
         stop = view.bounds.stop if wanted[1] is None else min(wanted[1], view.bounds.stop)
         if start > view.bounds.stop:

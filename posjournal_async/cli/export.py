@@ -126,7 +126,10 @@ def _form_by_name(target: Path | None) -> str:
 
 def _check_target(path: JournalPath, target: Path) -> None:
     """Refuse what cannot be replaced, and to write into the journal itself."""
-    directory = target.resolve().parent
+    try:
+        directory = target.resolve().parent
+    except RuntimeError:  # as Python says it before 3.13
+        raise click.BadParameter(f"'{target}' is a link that leads to itself", param_hint="-o") from None
     if not directory.is_dir():
         raise click.BadParameter(f"there is no directory '{target.parent}'", param_hint="-o")
     if target.exists() and not target.is_file():
@@ -145,8 +148,7 @@ async def _export(output: Output, wish: _Wish) -> range:
         if start > bounds.stop:
             raise ItemOutOfRange(start, bounds.stop)
         stop = max(start, stop)
-        if view.survey.problem is not None and not bounds:
-            raise view.survey.problem
+        view.check_explained()
         codec = codec_of(view.codec or "msgpack", wish.codec)
         with (
             _sink(wish, codec.name) as write,

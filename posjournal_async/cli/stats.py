@@ -50,6 +50,7 @@ async def _stats(output: Output, path: JournalPath) -> None:
     with output.progress("reading the tail", None, "bytes") as advance:
         view = await JournalView.load(path.root, path.partition, advance=advance)
     async with view:
+        view.check_explained()
         bounds = view.bounds
         with output.progress("measuring", view.count, "items") as advance:
             found = await gather(view, advance)

@@ -95,6 +95,7 @@ async def _tail(printer: _Printer, path: JournalPath, newest: int, codec: str | 
         view = await JournalView.load(path.root, path.partition, advance=advance, is_quick=True)
     gaps = Gaps(output)
     async with view:
+        view.check_explained()
         if not view.bounds:
             return
         decoder = Decoder[Any](codec_of(view.codec, codec, is_raw=printer.is_raw))

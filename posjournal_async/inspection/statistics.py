@@ -244,7 +244,10 @@ async def _count(view: JournalView, section: SectionView, sizes: Sizes, advance:
         raise
     try:
         header = parse_header(await blob.read_at(0, HEADER_LENGTH), length)
-        if not isinstance(header, Header) or (header.section, header.first) != (section.section, section.first):
+        slot = view.survey.slot
+        journal_id = None if slot is None else slot.journal_id
+        expected = (journal_id, section.section, section.first)
+        if not isinstance(header, Header) or (header.journal_id, header.section, header.first) != expected:
             return section.first
         scan = await scan_records(blob, length, header)
     finally:

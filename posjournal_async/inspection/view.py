@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from posjournal_async.inspection.states import SectionView, Survey
     from posjournal_async.storage.protocols import Blob
 
-__all__ = ["Decoder", "JournalView"]
+__all__ = ["LONGEST_ITEM", "Decoder", "JournalView"]
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 _MOST_OPEN = 8
 
 # The largest payload that a record can have: a view does not know what its writer was configured to.
-_LONGEST_ITEM = 2**31 - 2
+LONGEST_ITEM = 2**31 - 2
 
 
 class Decoder(Generic[T]):
@@ -54,7 +54,7 @@ class Decoder(Generic[T]):
         max_item_size: Bytes above which decompressing an item is refused.
     """
 
-    def __init__(self, codec: Codec[T], *, max_item_size: int = _LONGEST_ITEM) -> None:
+    def __init__(self, codec: Codec[T], *, max_item_size: int = LONGEST_ITEM) -> None:
         self._items = Payloads(Config(partition="view", codec=codec, max_item_size=max_item_size))
         self._bytes = Payloads(Config(partition="view", codec=BytesCodec(), max_item_size=max_item_size))
 
@@ -156,6 +156,15 @@ class JournalView:
     def count(self) -> int:
         """How many positions that is: `len` knows no number beyond 2**63, and damage may make one."""
         return max(self.bounds.stop - self.bounds.start, 0)
+
+    def check_explained(self) -> None:
+        """Refuse a journal of which nothing says what it holds: it is damaged, and not empty.
+
+        Raises:
+            JournalError: What opening it would raise.
+        """
+        if self.survey.problem is not None and not self.count:
+            raise self.survey.problem
 
     @property
     def codec(self) -> str:

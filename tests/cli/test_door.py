@@ -221,6 +221,17 @@ def test_a_lock_is_neither_taken_nor_needed(tmp_path: Path) -> None:
     assert (len(output.splitlines()), errors, process.returncode) == (300, b"", 0)
 
 
+@pytest.mark.parametrize("command", ["cat", "tail", "stats", "export"])
+def test_a_journal_that_nothing_explains_is_not_taken_for_an_empty_one(tmp_path: Path, command: str) -> None:
+    """Neither a checkpoint nor a header is left: there are items, and nothing leads to them."""
+    made_journal(tmp_path, list(range(5)))
+    for blob in (tmp_path / "orders_checkpoint" / "0000000000000000", tmp_path / "orders_data" / "0000000000000000"):
+        blob.write_bytes(b"?" * blob.stat().st_size)
+    result = posjournal_run(command, str(tmp_path / "orders"))
+    assert (result.stdout, result.exit_code) == ("", 1)
+    assert result.stderr.startswith("posjournal: checkpoint: expected one valid slot")
+
+
 @pytest.mark.parametrize(("command", "code"), [(("get", "3"), 1), (("cat",), 1), (("export",), 1), (("info",), 0)])
 def test_a_reset_while_somebody_looks_is_told_as_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], code: int

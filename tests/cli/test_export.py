@@ -221,6 +221,15 @@ def test_a_full_disk_leaves_the_file_that_was_there(tmp_path: Path, name: str) -
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path) -> None:
+    """There is no file to replace."""
+    made_journal(tmp_path, [1])
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    result = posjournal_run("export", str(tmp_path / "orders"), "-o", str(tmp_path / "loop"))
+    assert result.exit_code in {2, 4}  # Pythons differ in whether they find out themselves
+    assert "loop" in result.stderr
+
+
 def test_standard_output_that_is_full_is_told(tmp_path: Path) -> None:
     """Exit code 4, and one line that says why."""
     made_journal(tmp_path, list(range(25)))

@@ -88,6 +88,18 @@ def test_a_section_that_is_gone_is_a_finding(tmp_path: Path) -> None:
     assert found["payload_bytes"] == sum(range(10)) + sum(range(20, 25))
 
 
+def test_a_section_of_another_journal_is_a_finding(tmp_path: Path) -> None:
+    """Its records check out, and are none of this one."""
+    for place in ("this", "other"):
+        made_journal(tmp_path / place, list(range(25)))
+    name = "orders_data/0000000000000001"
+    (tmp_path / "this" / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    result = posjournal_run("stats", str(tmp_path / "this" / "orders"))
+    assert result.stdout.startswith("items     25 items")
+    assert result.stderr == "not counted, since they cannot be read: positions 10 to 19\n"
+    assert result.exit_code == 1
+
+
 def test_growth_is_told_in_a_few_rows_and_as_a_whole(tmp_path: Path) -> None:
     """Many sections are put together, so that a large journal fits a screen."""
     made_journal(tmp_path, [b"item"] * 300, BytesCodec())
