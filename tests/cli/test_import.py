@@ -184,6 +184,42 @@ def test_a_journal_that_was_made_meanwhile_is_left_alone(tmp_path: Path, monkeyp
     assert items_of(tmp_path) == [(0, "somebody's")]
 
 
+def test_a_file_that_ends_earlier_than_it_did_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody writes it anew between the check and the first write: less than was checked is not all of it."""
+    made_journal(tmp_path, [0])
+    file = tmp_path / "file"
+    file.write_text("".join(f'{{"position":{n},"item":{n}}}\n' for n in range(1, 10)))
+
+    def check_and_shorten(*arguments: Any) -> range:
+        positions = checked(*arguments)
+        file.write_text('{"position":1,"item":1}\n')
+        return positions
+
+    checked = import_._checked
+    monkeypatch.setattr(import_, "_checked", check_and_shorten)
+    result = posjournal_run("import", str(tmp_path / "orders"), str(file))
+    assert result.exit_code == 1
+    assert "the file changed meanwhile" in result.stderr
+    assert items_of(tmp_path) == [(0, 0)]
+
+
+def test_an_item_larger_than_most_journals_take_comes_back(tmp_path: Path) -> None:
+    """What a journal is opened with says how large its items may be, and an export does not say it."""
+    item = bytes(64 * 2**20 + 1)
+
+    async def make() -> None:
+        path = tmp_path / "from" / "orders"
+        async with Journal.open(path, codec=BytesCodec(), items_per_section=10, max_item_size=2**30) as journal:
+            await journal.append(item)
+
+    asyncio.run(make())
+    file = str(tmp_path / "file")
+    assert posjournal_run("export", str(tmp_path / "from" / "orders"), "-o", file).exit_code == 0
+    result = posjournal_run("import", str(tmp_path / "to" / "orders"), file, "--create", "--codec", "bytes")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (tmp_path / "to" / "orders_data" / f"{0:016x}").stat().st_size == 64 + 8 + len(item)
+
+
 def test_parquet_has_two_columns_of_known_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And notes the codec of the journal; several row groups keep the order."""
     monkeypatch.setattr(arrow, "_GROUP_ROWS", 600)
