@@ -71,6 +71,8 @@ def bench(output: Output, place: Path, seconds: float, item_bytes: int) -> None:
     Example:
       posjournal bench data --seconds 30
     """
+    if not seconds >= 0:  # NaN is in every range
+        raise click.BadParameter("expected a number of seconds, found nan", param_hint="--seconds")
     status = os.statvfs(place)
     if status.f_bavail * status.f_frsize < _NEEDED_BYTES:
         output.note(f"posjournal: less than {shown_bytes(_NEEDED_BYTES)} are free in '{place}'")

@@ -55,6 +55,10 @@ def text_of(item: Any) -> str:
         return json_text(_form_of(item))
     except RecursionError:
         raise NoJsonForm("expected an item whose nesting can be followed, found it too deep") from None
+    except NoJsonForm:
+        raise
+    except (OverflowError, ValueError) as error:  # a time that UTC has not, an integer that Python will not spell out
+        raise NoJsonForm("expected a number or a time that JSON can hold, found one beyond that") from error
 
 
 def _form_of(item: Any) -> Any:

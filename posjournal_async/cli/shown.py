@@ -22,6 +22,13 @@ _ExtType: Any = msgpack.ExtType
 # Nesting beyond which a value is described instead of given.
 _DEEPEST = 200
 
+# The years 2 to 9998, so that the time is one in every zone.
+_FIRST_SECOND = int(datetime(2, 1, 2, tzinfo=UTC).timestamp())
+_LAST_SECOND = int(datetime(9998, 12, 30, tzinfo=UTC).timestamp())
+
+# Bits of an integer that is described: Python refuses to say those of more than 4,300 digits.
+_LONG_INTEGER = 10_000
+
 # Keys of the objects of `json_form` that stand for what JSON does not know.
 _WORDS = frozenset({"base64", "timestamp", "map", "float", "ext", "repr", "too_deep"})
 
@@ -94,10 +101,14 @@ def _text_of(value: object, room: int) -> str:
     if value is None or isinstance(value, (bool, float)):
         return json.dumps(value)
     if isinstance(value, int):
-        return str(value) if value.bit_length() < 10_000 else f"an integer of {value.bit_length()} bits"
+        return _text_of_integer(value)
     if isinstance(value, datetime):
         return value.isoformat()
     return repr(value)[:room]
+
+
+def _text_of_integer(value: int) -> str:
+    return str(value) if value.bit_length() < _LONG_INTEGER else f"an integer of {value.bit_length()} bits"
 
 
 def json_of(item: object, depth: int = 0) -> Any:
@@ -108,6 +119,8 @@ def json_of(item: object, depth: int = 0) -> Any:
     `{"repr": "..."}` says how Python shows it, and `{"too_deep": true}` stands for what is nested deeper than 200
     levels.
     """
+    if isinstance(item, int) and item.bit_length() >= _LONG_INTEGER:
+        return {"repr": _text_of_integer(item)}
     if item is None or isinstance(item, (bool, int, str)):
         return item
     if isinstance(item, float):
@@ -123,7 +136,10 @@ def _form_of(item: Any) -> dict[str, Any] | None:
     if issubclass(type(item), (bytes, bytearray, memoryview)):
         return {"base64": base64.b64encode(item).decode("ascii")}
     if isinstance(item, datetime):
-        return {"timestamp": (item if item.tzinfo is None else item.astimezone(UTC)).isoformat()}
+        try:
+            return {"timestamp": (item if item.tzinfo is None else item.astimezone(UTC)).isoformat()}
+        except OverflowError:  # at the edge of what can be said, and in another zone beyond it
+            return {"repr": repr(item)}
     if isinstance(item, _ExtType):
         return {"ext": [item.code, base64.b64encode(item.data).decode("ascii")]}
     return None
@@ -176,9 +192,14 @@ def shown_bytes(count: int) -> str:
 
 def shown_time(nanoseconds: int) -> str:
     """Return a moment, in nanoseconds since 1970, as local time with its distance from UTC, to the second."""
-    return datetime.fromtimestamp(nanoseconds // 10**9).astimezone().isoformat(sep=" ")
+    return datetime.fromtimestamp(_seconds_of(nanoseconds)).astimezone().isoformat(sep=" ")
 
 
 def utc_time(nanoseconds: int) -> str:
     """Return a moment, in nanoseconds since 1970, in UTC as ISO 8601 has it, to the second."""
-    return datetime.fromtimestamp(nanoseconds // 10**9, UTC).isoformat()
+    return datetime.fromtimestamp(_seconds_of(nanoseconds), UTC).isoformat()
+
+
+def _seconds_of(nanoseconds: int) -> int:
+    """Return whole seconds, as far as a time can be said: some file systems keep those of any year."""
+    return min(max(nanoseconds // 10**9, _FIRST_SECOND), _LAST_SECOND)

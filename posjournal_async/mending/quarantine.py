@@ -58,7 +58,7 @@ async def set_aside(
         FileExistsError: There is something of that name, or something incomplete is left of an earlier run.
         OSError: It cannot be written: the disk is full, say.
     """
-    unfinished = where.with_name(f"{where.name}.partial")
+    unfinished = where.parent / f"{where.name}.partial"
     for taken in (where, unfinished):
         if await _done(os.path.lexists, taken):
             raise FileExistsError(EEXIST, os.strerror(EEXIST), str(taken))

@@ -85,6 +85,13 @@ def test_json_for_programs(tmp_path: Path) -> None:
     ]
 
 
+def test_a_duration_that_is_none_is_refused(tmp_path: Path) -> None:
+    """As a range has it, NaN is in every range."""
+    result = posjournal_run("bench", str(tmp_path), "--seconds", "nan")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "found nan" in result.stderr
+
+
 @pytest.mark.parametrize("place", ["missing/missing", "file/orders"])
 def test_a_place_that_is_none_is_refused(tmp_path: Path, place: str) -> None:
     """Before anything is written."""

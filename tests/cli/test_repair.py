@@ -97,14 +97,16 @@ def test_a_terminal_is_asked(tmp_path: Path, answer: str) -> None:
         assert tree_hash(tmp_path) == before
 
 
-def test_a_quarantine_that_is_there_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["there", ".", "/"])
+def test_a_quarantine_that_is_there_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     """Nothing is repaired then."""
     torn_journal(tmp_path)
     (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
     before = tree_hash(tmp_path)
-    result = posjournal_run("repair", str(tmp_path / "orders"), "--yes", "--quarantine", str(tmp_path / "there"))
+    result = posjournal_run("repair", "orders", "--yes", "--quarantine", place)
     assert (result.exit_code, result.stdout) == (4, "")
-    assert "there: file exists" in result.stderr
+    assert f"{place}: file exists" in result.stderr
     assert tree_hash(tmp_path) == before
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import click
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from posjournal_async import BytesCodec, JsonCodec, MsgpackCodec
 from posjournal_async.cli.codec_choice import codec_of
-from posjournal_async.cli.json_form import text_of
+from posjournal_async.cli.json_form import NoJsonForm, text_of
 from posjournal_async.cli.shown import cut, json_of, json_text, printable, shown, shown_bytes, shown_time, utc_time
 
 scalars = (
@@ -95,6 +95,27 @@ def test_json_stands_for_any_item(item: Any, expected: Any) -> None:
     """Also for those that no built-in codec gives."""
     assert json_of(item) == expected
     assert shown(item)
+
+
+ZONE = timezone(timedelta(hours=5))
+
+
+@pytest.mark.parametrize(
+    "item", [10**5_000, -(2**20_000), datetime.min.replace(tzinfo=ZONE)], ids=["long", "negative", "early"]
+)
+def test_what_is_beyond_the_edges_is_described(item: object) -> None:
+    """Such things a codec of somebody's own may give: they are no reason to end, and nothing that export takes."""
+    assert list(json_of(item)) == ["repr"]
+    assert json.loads(json_text(json_of([item])))
+    with pytest.raises(NoJsonForm):
+        text_of([item])
+
+
+@pytest.mark.parametrize("seconds", [-(10**12), -62_135_596_800, 253_402_300_799, 10**12])
+def test_a_time_that_no_calendar_has_is_shown_as_the_nearest(seconds: int) -> None:
+    """Some file systems keep times of any year, also such as no clock has shown."""
+    for said in (shown_time(seconds * 10**9), utc_time(seconds * 10**9)):
+        assert said[:4] == ("0002" if seconds < 0 else "9998")
 
 
 def test_what_is_nested_too_deep_is_described() -> None:
