@@ -30,9 +30,9 @@ def reads_at_once(path: Path) -> bool | None:
         return False
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        fd = os.open(path, flags | getattr(os, "O_NOATIME", 0))  # not even the time of the last read changes
-    except PermissionError:
-        fd = os.open(path, flags)  # the file is somebody else's, who alone may ask for that
+        fd = _opened(path, flags)
+    except OSError:
+        return None  # pruned since it was listed, or not for this user to read
     try:
         if not os.fstat(fd).st_size:
             return None
@@ -44,6 +44,13 @@ def reads_at_once(path: Path) -> bool | None:
     finally:
         os.close(fd)
     return True
+
+
+def _opened(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | getattr(os, "O_NOATIME", 0))  # not even the time of the last read changes
+    except PermissionError:
+        return os.open(path, flags)  # the file is somebody else's, who alone may ask for that
 
 
 def measure_syncs(directory: Path, seconds: float, most: int) -> list[float]:

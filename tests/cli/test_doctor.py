@@ -368,6 +368,14 @@ def test_a_file_tells_whether_it_can_be_read_at_once(tmp_path: Path) -> None:
     assert reads_at_once(tmp_path) is False  # a directory
 
 
+def test_a_file_that_is_gone_or_closed_to_this_user_tells_nothing(tmp_path: Path) -> None:
+    """A live writer may prune the oldest section just now; who may read what is for another check to say."""
+    assert reads_at_once(tmp_path / "pruned") is None
+    (tmp_path / "link").symlink_to(tmp_path / "file")  # refused whoever asks, as a mode refuses all but root
+    (tmp_path / "file").write_bytes(b"x")
+    assert reads_at_once(tmp_path / "link") is None
+
+
 def test_measuring_shows_that_it_goes_on(tmp_path: Path) -> None:
     """It takes a second or more, and says so where standard error is a terminal."""
     ours, theirs = pty.openpty()
