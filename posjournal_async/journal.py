@@ -469,7 +469,8 @@ class Journal(Generic[T]):
 
         Args:
             start: First position; equal to the size it is an empty stream.
-            buffer: Bytes of read-ahead, at least 1; 256 KiB unless given.
+            buffer: Bytes of read-ahead, at least 1; 256 KiB unless given. A third of it is decoded in one go, for which
+                other tasks wait.
 
         Raises:
             ItemOutOfRange: `start` is beyond the size; or in the stream, the position was discarded by `rewind`.
