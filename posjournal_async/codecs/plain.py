@@ -23,8 +23,8 @@ class MsgpackCodec:
     """Items that MessagePack knows: None, bool, int, float, str, bytes, lists and dicts of these, datetime with a zone.
 
     Tuples come back as lists, so a tuple cannot be a key. Integers range from -2**63 to 2**64 - 1, and nesting goes
-    1,024 levels deep: what is nested deeper, has a tuple for a key, or a datetime that in UTC lies before the year 1 or
-    after 9999, is stored and raises `CodecError` when read.
+    1,024 levels deep, or 512 with msgpack 1.1: what is nested deeper, has a tuple for a key, or a datetime that in UTC
+    lies before the year 1 or after 9999, is refused, or is stored and raises `CodecError` when read.
 
     Example:
         >>> from posjournal_async import MsgpackCodec

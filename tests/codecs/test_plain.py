@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,8 @@ from typing_extensions import override
 
 from posjournal_async import BytesCodec, Codec, JsonCodec, MsgpackCodec
 from posjournal_async.codecs import plain
+
+_msgpack: Any = msgpack  # it ships no types
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 ZONES = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -270,10 +273,11 @@ def test_an_item_that_contains_itself_is_refused(codec: Codec[Any]) -> None:
 
 
 def test_msgpack_reads_what_is_nested_as_deep_as_documented() -> None:
-    """1,024 levels go through; one more is written and not read: msgpack packs a level more than it unpacks."""
+    """1,024 levels go through, 512 with msgpack 1.1; one more is not written, or not read, as each version has it."""
     codec = MsgpackCodec()
-    assert levels_of(codec.decode(codec.encode(deep(1_024)))) == 1_024
-    assert refuses(codec.decode, codec.encode(deep(1_025)))
+    most = 1_024 if _msgpack.version >= (1, 2) else 512
+    assert levels_of(codec.decode(codec.encode(deep(most)))) == most
+    assert refuses(lambda item: codec.decode(codec.encode(item)), deep(most + 1))
 
 
 def test_msgpack_cannot_read_a_tuple_as_a_key() -> None:
