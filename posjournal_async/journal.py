@@ -27,6 +27,7 @@ from posjournal_async.errors import (
     JournalClosed,
     JournalFailed,
     SizeOverflow,
+    StorageError,
 )
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.log import logger, reason_of
@@ -819,8 +820,11 @@ async def _assembled(
     stack = AsyncExitStack()
     try:
         return Journal(context, config, await opened(stack, context, config))
-    except BaseException:
-        await stack.aclose()
+    except BaseException as error:
+        try:
+            await stack.aclose()
+        except StorageError as closing_error:
+            error.add_note(f"releasing the journal failed too: {closing_error}")
         raise
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from posjournal_async import Context, Journal, StorageError
-from posjournal_async.testing import CrashStorage, Luck, OrderingMonitor, RecordingStorage
+from posjournal_async import Context, InvalidConfiguration, Journal, MemoryStorage, StorageError
+from posjournal_async.testing import CrashStorage, FaultyStorage, Luck, OrderingMonitor, RecordingStorage
 from tests.effort import effort
 from tests.faults.lives import LIVES, PATIENCE_SECONDS, Life, live, opens_for_good
 from tests.faults.test_failed_syncs import ForgetfulStorage
@@ -130,3 +130,16 @@ def states_left(storage: CrashStorage, rng: random.Random) -> list[CrashStorage]
     """Return what the next opening may come upon: what is there, or what a power cut leaves of it."""
     cut = storage.power_cut(rng, rng.choice(tuple(Luck)))
     return effort([rng.choice((storage, cut, cut))], [storage, cut])
+
+
+async def test_an_opening_that_is_refused_says_why_though_a_close_fails_too() -> None:
+    """Who is told of the close only would try again for ever; the lock is free in any case (F4)."""
+    config, _ = LIVES["alone"]
+    storage = MemoryStorage()
+    await (await Journal.init(Context(storage), config)).close()
+    failing = FaultyStorage(storage, 1, only=lambda call: call.what == "close")
+    other = replace(config, items_per_section=config.items_per_section + 1)
+    with pytest.raises(InvalidConfiguration) as refused:
+        await Journal.init(Context(failing), other)
+    assert [note for note in refused.value.__notes__ if "close" in note]
+    await (await Journal.init(Context(storage), config)).close()
