@@ -137,7 +137,8 @@ class FileStorage:
             await self._removed(partial(directory.remove_blobs, self._root, partition, list(names)))
 
     async def _removed(self, remove: Callable[[], None]) -> None:
-        await finished(asyncio.get_running_loop().run_in_executor(self._threads, remove))
+        # In a lane, since an interruption cannot lose what it tells: nothing else ends the waiting.
+        await finished(Lane(self._threads).submit(remove))
 
     async def scan(self, partition: str) -> list[bytes]:
         """Return the names of the blobs of a partition in no particular order; `[]` when it is missing."""
