@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from posjournal_async.errors import Corruption
@@ -87,13 +88,12 @@ class _Use:
 
 
 class _Opening:
-    """A section that is being opened, the readers that wait for it, and whether it may have a handle already."""
+    """A section that is being opened, and the readers that wait for it."""
 
-    __slots__ = ("has_room", "task", "waiters")
+    __slots__ = ("task", "waiters")
 
     def __init__(self, open_section: Callable[[_Opening], Coroutine[Any, Any, SealedSection]]) -> None:
         self.waiters: set[_Use] = set()
-        self.has_room = False
         # Last, so that the maker of this object has it on record before the task runs.
         self.task = task_of(open_section(self))
 
@@ -125,9 +125,12 @@ class SealedSections:
         self._most = most
         self._kept: OrderedDict[int, SealedSection] = OrderedDict()
         self._openings: dict[int, _Opening] = {}
+        # Those of them that may have a handle already.
+        self._begun: set[_Opening] = set()
         # Every section with an open handle: kept, or retired and still in use or being closed.
         self._handles: set[SealedSection] = set()
-        # Set whenever a handle may have become free, for those who wait for room and for the end.
+        # Openings that wait for a handle to become free, and an end that waits for all of them: see `_tell`.
+        self._in_line: deque[asyncio.Future[None]] = deque()
         self._has_changed = asyncio.Event()
         self._is_closed = False
 
@@ -177,7 +180,7 @@ class SealedSections:
             # Asked now: a prune may move the boundary beyond this section while it is being opened.
             first = self._first_of(section)
             opening = self._openings[section] = _Opening(partial(self._open, section, first))
-            opening.task.add_done_callback(partial(self._was_opened, section))
+            opening.task.add_done_callback(partial(self._was_opened, section, opening))
         reader.opening = opening
         opening.waiters.add(reader)
         return await asyncio.shield(opening.task)
@@ -191,7 +194,7 @@ class SealedSections:
             return
         sealed.users.discard(reader)
         if not sealed.users:
-            self._has_changed.set()
+            self._tell()
             if sealed in self._handles and self._kept.get(sealed.header.section) is not sealed:
                 self._close_soon(sealed)
         reader.sealed = None
@@ -219,7 +222,7 @@ class SealedSections:
         # It may have been retired for want of room while this call waited, and even opened once more by another
         # reader. Nobody but the caller closes it from now on, and nobody finds another handle of a section that is cut.
         self._handles.discard(sealed)
-        self._has_changed.set()
+        self._tell()
         kept = self._kept.get(sealed.header.section)
         if kept is sealed:
             del self._kept[sealed.header.section]
@@ -269,17 +272,28 @@ class SealedSections:
 
     def _was_closed(self, sealed: SealedSection, closing: asyncio.Task[None] | None = None) -> None:
         self._handles.discard(sealed)
-        self._has_changed.set()
+        self._tell()
         if closing is not None:
             retrieve(closing)
 
-    def _was_opened(self, section: int, opening: asyncio.Task[SealedSection]) -> None:
+    def _was_opened(self, section: int, opening: _Opening, task: asyncio.Task[SealedSection]) -> None:
         """Let those go on who wait for room, and take the opening off the record if it failed."""
-        known = self._openings.get(section)
-        if known is not None and known.task is opening:
+        if self._openings.get(section) is opening:
             del self._openings[section]
+        self._begun.discard(opening)
+        self._tell()
+        retrieve(task)
+
+    def _tell(self) -> None:
+        """Let the end look again, and the first in line: a handle may be free, or nobody may be at one any more.
+
+        Not all who are in line: each of them would look, and find that another was first.
+        """
         self._has_changed.set()
-        retrieve(opening)
+        while self._in_line and self._in_line[0].done():
+            self._in_line.popleft()
+        if self._in_line:
+            self._in_line[0].set_result(None)
 
     async def reindex(self, sealed: SealedSection) -> bool:
         """Find the records of a section whose index did not lead to one; say whether that is worth another try.
@@ -309,7 +323,7 @@ class SealedSections:
 
     async def _open(self, section: int, first: int, opening: _Opening) -> SealedSection:
         await self._wait_for_room()
-        opening.has_room = True
+        self._begun.add(opening)
         blob, length = await self._sections.open(section)
         async with closed_on_error(blob):
             sealed = await self._read(section, first, blob, length)
@@ -325,18 +339,25 @@ class SealedSections:
 
         Readers use a handle for one read, and none while they wait here, so there will be one.
         """
+        stand = self._in_line.append
         while len(self._handles) + self._underway >= self._most:
             # Also among those not kept any more: an interruption may have struck before they were closed.
-            idle = next((sealed for sealed in (*self._kept.values(), *self._handles) if not sealed.users), None)
+            idle = next((sealed for sealed in chain(self._kept.values(), self._handles) if not sealed.users), None)
             if idle is not None:
                 self._retire(idle)
-            self._has_changed.clear()
-            await self._has_changed.wait()
+            turn = asyncio.get_running_loop().create_future()
+            try:
+                stand(turn)
+                await turn
+            except BaseException:
+                turn.cancel()  # it is nobody's
+                raise
+            stand = self._in_line.appendleft  # who was told, and finds none free, stays the first
 
     @property
     def _underway(self) -> int:
         """Handles that are being opened."""
-        return sum(opening.has_room and not opening.task.done() for opening in self._openings.values())
+        return sum(not opening.task.done() for opening in self._begun)
 
     async def check_header(self, section: int) -> None:
         """Look whether the header of a sealed section is what it was.

@@ -140,6 +140,18 @@ async def test_a_replay_takes_one_call_for_an_item(tmp_path: Path) -> None:
         assert in_lists.library.total() <= count * 0.07, in_lists.told()
 
 
+async def test_a_cold_read_takes_as_many_calls_however_many_wait_for_a_handle_beside_it() -> None:
+    """Each time that a handle is free one of them is told, not all."""
+    counted: list[float] = []
+    for count in (100, 400):
+        async with await begun(MemoryStorage(), items_per_section=1, max_open_blobs=4) as journal:
+            await journal.append_many([ITEM] * count)
+            with Calls() as calls:
+                await asyncio.gather(*(journal.read(position) for position in range(count)))
+            counted.append(calls.library.total() / count)
+    assert counted[1] < 1.1 * counted[0], counted
+
+
 # A sink for metrics.
 
 
