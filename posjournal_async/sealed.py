@@ -322,17 +322,20 @@ class SealedSections:
         return stop if await is_record(blob, start, stop, sealed.salt, position) else sealed.end
 
     async def _open(self, section: int, first: int, opening: _Opening) -> SealedSection:
-        await self._wait_for_room()
-        self._begun.add(opening)
-        blob, length = await self._sections.open(section)
-        async with closed_on_error(blob):
-            sealed = await self._read(section, first, blob, length)
-        for reader in opening.waiters:
-            reader.sealed = sealed
-        sealed.users |= opening.waiters
-        self.keep(sealed)
-        del self._openings[section]  # in this step: who comes later was not given the section
-        return sealed
+        try:
+            await self._wait_for_room()
+            self._begun.add(opening)
+            blob, length = await self._sections.open(section)
+            async with closed_on_error(blob):
+                sealed = await self._read(section, first, blob, length)
+            for reader in opening.waiters:
+                reader.sealed = sealed
+            sealed.users |= opening.waiters
+            self.keep(sealed)
+            del self._openings[section]  # in this step: who comes later was not given the section
+            return sealed
+        finally:
+            self._tell()  # not only when it is done: an interruption may have struck before `_was_opened` was asked for
 
     async def _wait_for_room(self) -> None:
         """Return when one more handle may be opened, letting go of one that nobody uses if need be.

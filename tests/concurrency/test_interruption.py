@@ -54,6 +54,7 @@ IPS = 4
 CONFIG = Config(partition="orders", items_per_section=IPS, codec=BytesCodec(), max_open_blobs=2)
 NARROW = Config(partition="orders", items_per_section=IPS, codec=BytesCodec(), write_buffer=1)
 WIDE = Config(partition="orders", items_per_section=2_000, codec=BytesCodec())
+FEW = Config(partition="orders", items_per_section=IPS, codec=BytesCodec(), max_open_blobs=1)
 
 # More turns of the event loop than anything below takes on memory.
 MOST_TURNS = 20_000
@@ -473,6 +474,14 @@ async def read_many(run: Run) -> None:
     assert await run.open.read_many(range(0, 14, 3)) == [run.given[position] for position in range(0, 14, 3)]
 
 
+async def read_at_once(run: Run) -> None:
+    """Read sections of which one may be open: the readers wait for each other."""
+    reading = {position: asyncio.ensure_future(run.open.read(position)) for position in (0, 4, 8)}
+    await asyncio.wait(reading.values())
+    for position, item in reading.items():
+        assert await item == run.given[position]
+
+
 async def replay(run: Run) -> None:
     async with aclosing(run.open.replay(0, 9)) as stream:
         async for position, item in stream:
@@ -728,6 +737,13 @@ def test_an_operation_interrupted_at_a_line_did_not_happen_or_the_journal_failed
 ) -> None:
     """Nothing acknowledged is lost, nothing wrong is read, nothing hangs, and it opens again (C5, D2, O1, F6)."""
     try_lines(scenario, error, effort(sys.maxsize if scenario in ALL_OF_THEM else 8, sys.maxsize), goes_on=goes_on)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_readers_go_on_where_one_is_interrupted_that_others_wait_for() -> None:
+    """Whoever waits for its handle is told, at whatever line of the room of the handles it strikes (C5)."""
+    scenario = Scenario(opened, read_at_once, FEW)
+    try_lines(scenario, KeyboardInterrupt, sys.maxsize, modules=frozenset({"sealed.py"}))
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
