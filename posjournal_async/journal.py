@@ -53,7 +53,7 @@ from posjournal_async.turns import let_others_run
 from posjournal_async.waiting import retrieve, task_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from posjournal_async.codecs import Codec
@@ -357,10 +357,9 @@ class Journal(Generic[T]):
     async def append_many(self, items: Iterable[T]) -> int:
         """Append items at consecutive positions and return the last one.
 
-        All items are encoded before the first is appended, and no other append comes between them. A crash may keep a
-        prefix of them. A cancelled call either took all their positions or none. Many items are taken from `items`
-        before the first of them is encoded: an iterator that gives out one object again and again, changed in between,
-        appends what it is in the end.
+        All items are encoded before the first is appended, and no other append comes between them. What an iterator
+        gives is encoded before the next is asked for, so it may be one object that changes. A crash may keep a prefix
+        of them. A cancelled call either took all their positions or none.
 
         Raises:
             EmptyAppend: There is no item.
@@ -373,9 +372,13 @@ class Journal(Generic[T]):
         self._check_here()
         self._check_open()
         runs: list[Run] = []
-        rest = iter(items)
+        rest: Iterator[Any] = iter(items)
+        encode: Callable[[list[Any]], Run] = self._payloads.encode
+        if not isinstance(items, (list, tuple)):
+            # It may give one object again and again, changed each time: each is encoded before the next is asked for.
+            rest, encode = map(self._payloads.encoded, rest), self._payloads.checked
         while batch := list(islice(rest, self._batch)):
-            runs.append(self._payloads.encode(batch))
+            runs.append(encode(batch))
             if len(batch) < self._batch:
                 break  # a short run is appended in the order of the calls: nothing is awaited before
             await let_others_run()

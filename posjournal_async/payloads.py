@@ -121,6 +121,13 @@ class Payloads(Generic[T]):
             raise self.refusal(StopIteration())
         return self.checked(payloads)
 
+    def encoded(self, item: T) -> Any:
+        """Return what the codec makes of an item, for `checked`. Raises as `encode`."""
+        try:
+            return self._encode(item)
+        except Exception as error:
+            raise self.refusal(error) from error
+
     def checked(self, payloads: list[Any]) -> Run:
         """Return what the codec made of items as a run of payloads. Raises as `encode`."""
         if not _are_bytes(payloads):

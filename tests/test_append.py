@@ -428,6 +428,21 @@ async def test_many_items_may_come_from_a_generator(context: Context, count: int
         assert await contents_of(journal) == items_in(range(count))
 
 
+@pytest.mark.parametrize("count", [10, 3_000])
+async def test_a_generator_may_give_the_same_object_changed_each_time(context: Context, count: int) -> None:
+    """The bytes are taken when it is given: a buffer that is filled again and again needs no copies."""
+
+    def items() -> Iterator[bytearray]:
+        item = bytearray()
+        for position in range(count):
+            item[:] = item_at(position)
+            yield item
+
+    async with await Journal.init(context, config_of(100)) as journal:
+        assert await journal.append_many(items()) == count - 1  # type: ignore[arg-type]  # as above
+        assert await contents_of(journal) == items_in(range(count))
+
+
 @pytest.mark.parametrize("nothing", [list, tuple, lambda: iter(())], ids=["list", "tuple", "iterator"])
 async def test_no_items_are_refused(context: Context, nothing: Callable[[], Any]) -> None:
     """There is no position of the last of none."""
