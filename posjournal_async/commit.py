@@ -341,7 +341,6 @@ class Writer:
         if size == self._checkpoint.slot.durable:
             return
         await self._create(tail)
-        self._metrics.count("bytes_written", tail.unhanded, self._label)
         await self._sync_both(tail)
         await self._checkpoint.store(durable=size, boundary=self._checkpoint.slot.boundary)
         self._release(self._wait_all, size)
@@ -354,7 +353,9 @@ class Writer:
         await _both(partial(self._sync_data, tail), partial(self._offsets.sync, tail))
 
     async def _sync_data(self, tail: Tail) -> None:
-        self._became_durable(await self._data.write_durably(tail))
+        if tail.unsynced:  # else there is nothing to commit
+            self._metrics.count("bytes_written", tail.unhanded, self._label)
+            self._became_durable(await self._data.write_durably(tail))
 
     async def _seal(self) -> None:
         """Commit the oldest section as a whole, and keep it for reading."""
@@ -526,8 +527,8 @@ class Writer:
             future = waiters[0][1]
             if not future.done():
                 future.set_result(None)
+                count += 1
             waiters.popleft()  # after it was answered: nobody is forgotten by an interruption
-            count += 1
         return count
 
 

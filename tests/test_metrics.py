@@ -31,7 +31,7 @@ from posjournal_async import (
 )
 from posjournal_async.metrics import CATALOGUE, Kind, Sample
 from posjournal_async.testing import FaultyStorage, GatedStorage
-from tests.journals import config_of, filled, name_of_section, others_ended, put_payload, streamed
+from tests.journals import config_of, filled, item_at, name_of_section, others_ended, put_payload, streamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,6 +105,37 @@ async def test_what_was_written_for_want_of_room_is_counted_once() -> None:
         assert counters.totals["orders", "bytes_written"] == 50 * (HEAD + 12)
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_what_is_appended_while_a_sync_begins_is_counted(turns: int) -> None:
+    """Whether the sync still takes it along or not."""
+    counters = Counters()
+    context = Context(MemoryStorage(), counters, "orders")
+    async with await filled(context, 1, config_of(1_000)) as journal:
+        await journal.sync()
+        await journal.append(b"x" * 12)
+        syncing = asyncio.create_task(journal.sync())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await journal.append(b"x" * 12)
+        await syncing
+        await journal.sync()
+    assert counters.totals["orders", "bytes_written"] == HEAD + len(item_at(0)) + 2 * (HEAD + 12)
+
+
+async def test_a_sync_of_what_is_durable_is_no_commit() -> None:
+    """It writes the index and the checkpoint, and syncs no data: neither counted nor timed."""
+    sink = Sink()
+    async with await Journal.init(sink.in_context(), config_of()) as journal:
+        await journal.append(b"x")
+        await journal.sync_data()
+        await journal.sync()
+        await journal.append(b"x")
+        await journal.sync_data()
+    assert sink.values["commits"] == [1, 1]
+    assert sink.values["commit_items"] == [1, 1]
+    assert len(sink.values["commit_seconds"]) == 2
+
+
 async def test_an_open_that_repaired_something_is_counted() -> None:
     """One that found everything in order is not."""
     storage, counters = MemoryStorage(), Counters()
@@ -133,6 +164,7 @@ async def test_calls_that_wait_for_one_commit_are_timed_each_by_itself() -> None
             await waiting[0]
         storage.let_all_go()
         await asyncio.gather(*waiting[1:])
+        assert sink.values["commit_waiters"] == [2]
         await journal.sync_data()
         assert len(sink.values["sync_data_seconds"]) == 2
         assert "sync_seconds" not in sink.values
