@@ -315,8 +315,9 @@ class Journal(Generic[T]):
         """Append an item and return its position.
 
         The item can be read at once, and survives a crash when a `sync_data` or `sync` that was called afterwards has
-        returned. Waits only when the write buffer is full, and when the item filled its section, which is then synced
-        before this returns. A cancelled append either took its position, completely, or took none.
+        returned. Waits only when the write buffer is full, behind a prune, a rewind or an `append_many` of more than
+        1,024 items or 1 MiB, and when the item filled its section, which is then synced before this returns. A
+        cancelled append either took its position, completely, or took none.
 
         Raises:
             CodecError: The codec refused the item; nothing was appended.
@@ -642,8 +643,10 @@ class Journal(Generic[T]):
     async def close(self) -> None:
         """Make everything durable, then release the files and the lock.
 
-        Every call after this one raises `JournalClosed`. Calls that are under way are finished first. A cancelled close
-        is finished behind the scenes. Closing again waits for the same end, and says the same.
+        Every call after this one raises `JournalClosed`. Calls that wait for their turn or for a sync are finished
+        first. Those that take many steps may raise `JournalClosed` at the next one: a replay, a `read_many`, and an
+        `append_many` of more than 1,024 items, or 128 that are compressed, of which none is appended then. A cancelled
+        close is finished behind the scenes. Closing again waits for the same end, and says the same.
 
         Raises:
             JournalFailed: The journal had failed; everything is released nevertheless.
