@@ -70,9 +70,9 @@ class CrashPoints:
 
         Raises:
             ValueError: `states` is less than 2.
-            RuntimeError: Another run is under way in this process.
+            RuntimeError: Another run is under way in this process, or something was told after the service's end.
             BaseException: What the service raised; or what `check` raised, with a note that says how to try that state
-                again.
+                again, and one if the service does something else each time.
         """
         chosen_seed = seed if self._seed is None else self._seed
         chosen_states = states if self._states is None else self._states

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import secrets
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from posjournal_async.testing.crash import CrashStorage
+from posjournal_async.testing.interleaving import SeededLoop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+    from typing import Self
 
 __all__ = ["check_states", "crash_points", "try_points"]
 
 Service: TypeAlias = "Callable[[CrashStorage, Callable[[Any], None]], Awaitable[None]]"
 Check: TypeAlias = "Callable[[CrashStorage, Sequence[Any]], Awaitable[None]]"
+
+# Characters of what was told that a failure shows, from its beginning and from its end.
+_LONGEST_SHOWN = 4_000
 
 # Held by the one run that has put its seed in the place of the chance of the process.
 _RUNNING = threading.Lock()
@@ -37,6 +44,10 @@ class _Point:
     what: str
     storage: CrashStorage
     told: tuple[Any, ...]
+
+    def is_like(self, other: _Point) -> bool:
+        """Whether the same happens then, with the same bytes."""
+        return self.what == other.what and self.storage.tree() == other.storage.tree()
 
 
 async def crash_points(
@@ -68,9 +79,10 @@ async def crash_points(
     Raises:
         ValueError: `states` is less than 2, or there is no state with the numbers of `at`: the service, the seed or
             `states` is another than when they were told.
-        RuntimeError: Another run is under way in this process: each would take from the seed of the other.
+        RuntimeError: Another run is under way in this process: each would take from the seed of the other. Or a task
+            that the service has left behind told something after it: no moment is taken any more then.
         BaseException: What the service raised; or what `check` raised, with a note that says how to try that state
-            again.
+            again. If the service does something else when it is run again, which is tried then, another note says so.
 
     Example:
         >>> import asyncio
@@ -132,8 +144,8 @@ async def try_points(  # noqa: PLR0913 - what `crash_points` takes
     count = 0
     with _seeded() as rng:
         rng.seed(seed)
-        points = await _points_of(service)
-        for moment, point in enumerate(points):
+        run = await _Run.of(service)
+        for moment, point in enumerate(run.points):
             if at is not None and at[0] != moment:
                 continue
             for number, state in enumerate(_states_of(point.storage, states, seed + moment)):
@@ -146,11 +158,21 @@ async def try_points(  # noqa: PLR0913 - what `crash_points` takes
                 except BaseException as error:
                     how = "power cut" if number else "process killed"
                     error.add_note(
-                        f"crash at moment {moment}, {point.what}, after telling {list(point.told)}; "
+                        f"crash at moment {moment}, {point.what}, after telling {_shown(point.told)}; "
                         f"state {number}, {how}\nagain: {again(moment, number)}"
                     )
+                    if isinstance(error, Exception):  # not an interruption: whoever makes one does not want to wait
+                        rng.seed(seed)
+                        await run.note_what_differs(service, error)
                     raise
+        run.check_end()
     return count
+
+
+def _shown(told: Sequence[Any]) -> str:
+    text = repr(list(told))
+    half = _LONGEST_SHOWN // 2
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 
 @contextmanager
@@ -175,30 +197,76 @@ def _seeded() -> Generator[Random]:
         _RUNNING.release()
 
 
-async def _points_of(service: Service) -> list[_Point]:
-    storage = CrashStorage()
-    points: list[_Point] = []
-    told: list[Any] = []
+class _Run:
+    """One run of a service, with all its moments.
 
-    def note(what: str) -> None:
-        points.append(_Point(what, storage.photo(), tuple(told)))
+    Attributes:
+        points: The moments, in order.
+    """
 
-    def note_call() -> None:
-        call, partition, blob, _ = storage.log[-1]
-        note(f"in the {call} of {partition}, blob {blob}")
+    def __init__(self) -> None:
+        self.points: list[_Point] = []
+        self._storage = CrashStorage()
+        self._told: list[Any] = []
+        self._is_over = False
+        self._late = 0
 
-    def tell(promise: Any) -> None:
+    @classmethod
+    async def of(cls, service: Service) -> Self:
+        """Run a service to its end."""
+        run = cls()
+        run._storage.on_call = run._note_call
+        await service(run._storage, run._tell)
+        run._storage.on_call = None
+        run._note("at the end")
+        run._is_over = True
+        return run
+
+    def _note(self, what: str) -> None:
+        self.points.append(_Point(what, self._storage.photo(), tuple(self._told)))
+
+    def _note_call(self) -> None:
+        call, partition, blob, _ = self._storage.log[-1]
+        self._note(f"in the {call} of {partition}, blob {blob}")
+
+    def _tell(self, promise: Any) -> None:
+        if self._is_over:
+            self._late += 1
+            self.check_end()
         try:
-            told.append(copy.deepcopy(promise))  # the service may go on to change it
+            self._told.append(copy.deepcopy(promise))  # the service may go on to change it
         except Exception as error:
             raise TypeError(f"tell: expected what can be copied, found {type(promise).__name__}") from error
-        note("right after telling")
+        self._note("right after telling")
 
-    storage.on_call = note_call
-    await service(storage, tell)
-    storage.on_call = None
-    note("at the end")
-    return points
+    def check_end(self) -> None:
+        """Refuse a service that went on after its end.
+
+        Raises:
+            RuntimeError: Something was told since.
+        """
+        if self._late:
+            raise RuntimeError(f"tell: expected nothing once the service has returned, found {self._late} promises")
+
+    async def note_what_differs(self, service: Service, error: Exception) -> None:
+        """Add a note to an error if a service does something else when it runs again.
+
+        Not on a seeded loop, which goes on to another order, and does the same when it is made anew.
+        """
+        if isinstance(asyncio.get_running_loop(), SeededLoop):
+            return
+        try:
+            again = (await self.of(service)).points
+        except Exception as raised:  # noqa: BLE001 - it did not raise the first time, which is all that matters here
+            error.add_note(f"not the same again: the service raised {raised!r} when it was run once more")
+            return
+        for moment, (one, other) in enumerate(zip_longest(self.points, again)):
+            if one is None or other is None or not one.is_like(other):
+                error.add_note(
+                    f"not the same again: from moment {moment} on the service did something else when it was run once "
+                    "more; what it takes from a clock or from chance has to be the same each time"
+                )
+                return
 
 
 def _states_of(storage: CrashStorage, limit: int, seed: int) -> Iterator[CrashStorage]:

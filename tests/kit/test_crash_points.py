@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import secrets
 import threading
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from posjournal_async import BytesCodec, Config, Context, Journal
-from posjournal_async.testing import CrashStorage, crash_points
+from posjournal_async.testing import CrashStorage, crash_points, run_interleaved
 from tests.effort import effort
 
 if TYPE_CHECKING:
@@ -374,3 +375,105 @@ async def test_the_ways_of_a_large_write_are_not_all_made_to_be_counted() -> Non
     with measured() as peak:
         assert await crash_points(service, no_check, states=100) > 200
         assert peak() < 20 * 2**20
+
+
+async def test_a_task_that_tells_after_its_service_is_refused() -> None:
+    """It would make moments for ever, and none of them could be tried again."""
+    errors: list[RuntimeError] = []
+
+    async def go_on(tell: Callable[[str], None]) -> None:
+        for _ in range(100):
+            await asyncio.sleep(0)
+            try:
+                tell("late")
+            except RuntimeError as error:
+                errors.append(error)
+                break
+
+    tasks: list[asyncio.Future[None]] = []
+
+    async def service(_: CrashStorage, tell: Callable[[str], None]) -> None:
+        tasks.append(asyncio.ensure_future(go_on(tell)))
+
+    async def check(__: CrashStorage, told: Sequence[str]) -> None:
+        assert told == []
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="tell: expected nothing once the service has returned, found 1 promises"):
+        await crash_points(service, check)
+    await tasks[0]
+    assert [str(error) for error in errors] == [
+        "tell: expected nothing once the service has returned, found 1 promises"
+    ]
+
+
+@pytest.mark.parametrize("differs", ["bytes", "calls", "end", "error"])
+async def test_a_service_that_is_another_each_time_is_told(differs: str) -> None:
+    """Its failure could not be tried again, or would seem to be mended."""
+    runs = itertools.count()
+
+    async def service(storage: CrashStorage, tell: Callable[[str], None]) -> None:
+        run = next(runs)
+        if run and differs == "error":
+            raise Failure("again")
+        blob, _ = await storage.open("p", b"n")
+        await blob.write_at(0, b"%d" % (run if differs == "bytes" else 0))
+        if run or differs != "calls":
+            await blob.sync()
+        tell("done")
+        if run and differs == "end":
+            tell("twice")
+
+    with pytest.raises(Failure, match="check") as raised:
+        await crash_points(service, fails_once_told)
+    assert len(raised.value.__notes__) == 2
+    expected = {
+        "bytes": "not the same again: from moment 2 on the service did something else",
+        "calls": "not the same again: from moment 2 on the service did something else",
+        "end": "not the same again: from moment 4 on the service did something else",
+        "error": "not the same again: the service raised Failure('again') when it was run once more",
+    }
+    assert raised.value.__notes__[1].startswith(expected[differs])
+
+
+async def fails_once_told(_: CrashStorage, told: Sequence[str]) -> None:
+    if told:
+        raise Failure("check")
+
+
+async def test_a_failure_shows_the_beginning_and_the_end_of_much_that_was_told() -> None:
+    """A line of megabytes would hide the rest of what it says."""
+
+    async def service(_: CrashStorage, tell: Callable[[str], None]) -> None:
+        tell("first" + "x" * 10**6 + "last")
+
+    with pytest.raises(Failure) as raised:
+        await crash_points(service, fails_once_told)
+    [note] = raised.value.__notes__
+    assert len(note) < 5_000
+    assert note.startswith("crash at moment 0, right after telling, after telling ['firstxxx")
+    assert "xxxlast']; state 0, process killed\nagain: " in note
+
+
+def test_a_service_is_crashed_in_the_order_of_a_seed() -> None:
+    """And its failure is found again by the numbers of moment and state with that seed, which is not doubted."""
+
+    async def service(storage: CrashStorage, tell: Callable[[int], None]) -> None:
+        async def accept(number: int) -> None:
+            position = await journal.append(b"%d" % number)
+            tell(position)
+            await journal.sync_data()
+
+        async with await Journal.init(Context(storage), CONFIG) as journal:
+            await asyncio.gather(*map(accept, range(5)))
+
+    notes: list[list[str]] = []
+    for at in (None, None, (3, 0)):
+        with pytest.raises(Failure) as raised:
+            run_interleaved(crash_points(service, fails_once_told, states=4, at=at), 1)
+        notes.append(raised.value.__notes__)
+    assert notes[0] == notes[1] == notes[2]
+    crash, seed = notes[0]
+    assert crash.startswith("crash at moment 3, right after telling")
+    assert seed == "seed 1: run_interleaved(..., 1) does the same again"
