@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
 
 import pytest
 
-from posjournal_async import StorageError
+from posjournal_async import JournalLocked, StorageError
 from posjournal_async.testing import CrashStorage, Luck, PowerCut, StorageContract
 
 SEEDS = range(300)
@@ -88,6 +89,17 @@ async def test_what_a_kill_left_pending_may_be_lost_later() -> None:
     blob, _ = await killed.open("p", b"n")
     await blob.sync()
     assert left_by_power_cuts(killed) == {b"hello"}
+
+
+async def test_a_lock_that_nobody_has_any_more_is_free() -> None:
+    """As with files: a service may drop a journal, and open it again."""
+    storage = CrashStorage()
+    lock = await storage.lock("p")
+    with pytest.raises(JournalLocked):
+        await storage.lock("p")
+    del lock
+    gc.collect()
+    await (await storage.lock("p")).release()
 
 
 async def test_creations_and_removals_are_durable_on_return_and_undecided_before() -> None:

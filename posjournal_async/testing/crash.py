@@ -351,14 +351,22 @@ class _CrashBlob:
 
 
 class _CrashLock:
+    """The lock of a partition, held until it is released or nobody has this object any more, as a `FileLock` is."""
+
     def __init__(self, locked: set[str], partition: str) -> None:
         locked.add(partition)
         self._locked = locked
         self._partition = partition
         self._is_held = True
 
+    def __del__(self) -> None:
+        self._let_go()
+
     async def release(self) -> None:
+        self._let_go()
+        await asyncio.sleep(0)
+
+    def _let_go(self) -> None:
         if self._is_held:
             self._is_held = False
             self._locked.discard(self._partition)
-        await asyncio.sleep(0)
