@@ -474,8 +474,8 @@ class Journal(Generic[T]):
 
         Args:
             start: First position; equal to the size it is an empty stream.
-            buffer: Bytes of read-ahead, at least 1; 256 KiB unless given. A third of it is decoded in one go, for which
-                other tasks wait.
+            buffer: Bytes of read-ahead, at least 1; 256 KiB unless given. A large one pays where each read takes long;
+                what is decoded in one go, for which other tasks wait, is a third of it and at most 128 KiB.
 
         Raises:
             ItemOutOfRange: `start` is beyond the size; or in the stream, the position was discarded by `rewind`.
@@ -492,8 +492,9 @@ class Journal(Generic[T]):
     def replay_batches(self, start: int, buffer: int = _DEFAULT_BUFFER) -> AsyncGenerator[tuple[int, list[T]], None]:
         """Stream the items as `replay` does, in lists with the position of the first item in each; cheaper per item.
 
-        A list holds what a third of `buffer` bytes hold, at least one item, and all of one section. What was pruned or
-        discarded meanwhile is seen between two lists. Arguments and errors are those of `replay`.
+        A list holds what a third of `buffer` bytes hold and at most 128 KiB, or one item more; at least one item, and
+        all of one section. What was pruned or discarded meanwhile is seen between two lists. Arguments and errors are
+        those of `replay`.
         """
         snapshot, buffer = self._snapshot(start, buffer)
         return replay_batches(self._reader, self._payloads, snapshot, self._data.items_per_section, buffer)

@@ -24,6 +24,10 @@ T = TypeVar("T")
 # those being read ahead.
 _SHARES = 3
 
+# Bytes that are parsed and decoded in one go, at most, however large the buffer: some milliseconds, in which nobody else
+# runs. It is more than the usual piece.
+_STEP = 128 * 1024
+
 # Bytes of a piece that takes longer to give out than the turns of the event loop that others are given behind it.
 _LONG = 16 * 1024
 
@@ -157,37 +161,69 @@ async def _large(reader: Reader, snapshot: Snapshot, position: int) -> Records |
 class _Pieces:
     """The bytes of a snapshot piece by piece; while one is given out the next is read, unless it is at hand anyway.
 
-    Every piece comes with an await, so a consumer that never waits does not starve the event loop. Before a blob is
-    touched, and again after an await, the snapshot is asked: one that was closed or removed must not be opened again.
+    A long piece is given out step by step. Every step comes with an await, so a consumer that never waits does not
+    starve the event loop. Before a blob is touched, and again after an await, the snapshot is asked: one that was
+    closed or removed must not be opened again.
     """
 
-    __slots__ = ("_ahead", "_reader", "_snapshot")
+    __slots__ = ("_ahead", "_ahead_from", "_piece", "_piece_from", "_reader", "_snapshot", "_start")
 
     def __init__(self, reader: Reader, snapshot: Snapshot) -> None:
         self._reader = reader
         self._snapshot = snapshot
+        # What is being read, and from where: a section and a byte of it.
         self._ahead: asyncio.Task[bytes | None] | None = None
+        self._ahead_from = (-1, 0)
+        # What is left of a piece is its bytes from `_start` on, and where they are from.
+        self._piece: bytes = b""
+        self._piece_from = (-1, 0)
+        self._start = 0
 
     async def next(self, position: int, section: int, at: int, wanted: int) -> bytes:
-        """Return the bytes of a section from `at` on, at most `wanted`, or those that were read ahead from there."""
+        """Return the next step: bytes of a section from `at` on. At most `wanted` are read, unless they were before."""
         self._snapshot.check(position)
+        if self._left_from(section, at):
+            await let_others_run()
+            self._snapshot.check(position)
+            return self._step(section, at)
+        if self._ahead_from != (section, at):
+            self.drop()
         ahead, self._ahead = self._ahead, None
-        piece = None if ahead is not None else self._reader.fetch_at_once(section, at, wanted)
+        piece = None if ahead is not None else self._reader.fetch_at_once(section, at, min(wanted, _STEP))
         await (let_others_run() if wanted >= _LONG else asyncio.sleep(0))
         self._snapshot.check(position)
         while piece is None:
             piece = await (self._reader.fetch(section, at, wanted) if ahead is None else ahead)
             self._snapshot.check(position)
             ahead = None  # None came back: the section was cut, and is the last one again
-        return piece
+        if len(piece) <= _STEP:
+            return piece
+        self._piece, self._start = piece, 0
+        return self._step(section, at)
+
+    def _left_from(self, section: int, at: int) -> int:
+        """Return how many bytes from there on are left of a piece."""
+        return len(self._piece) - self._start if self._piece_from == (section, at) else 0
+
+    def _step(self, section: int, at: int) -> bytes:
+        """Take a step off the piece, which is the bytes of a section from `at` on."""
+        step = self._piece[self._start : self._start + _STEP]
+        self._start += len(step)
+        self._piece_from = (section, at + len(step))
+        if self._start == len(self._piece):
+            self._piece, self._start = b"", 0
+        return step
 
     def read_ahead(self, section: int, at: int, wanted: int) -> None:
-        """Begin to read the piece that comes next."""
-        if self._reader.fetch_at_once(section, at, 1) is None:
+        """Begin to read the piece that comes next, if it is not begun."""
+        at += self._left_from(section, at)
+        if self._ahead is None and self._reader.fetch_at_once(section, at, 1) is None:
             self._ahead = asyncio.get_running_loop().create_task(self._reader.fetch(section, at, wanted))
+            self._ahead_from = (section, at)
             self._ahead.add_done_callback(retrieve)
 
     def drop(self) -> None:
         """Stop reading ahead."""
         if self._ahead is not None:
             self._ahead.cancel()
+            self._ahead = None

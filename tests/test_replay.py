@@ -20,11 +20,12 @@ from posjournal_async import (
     Journal,
     JournalClosed,
     JournalError,
+    MemoryStorage,
     Storage,
 )
 from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
-from posjournal_async.testing import OrderingMonitor
+from posjournal_async.testing import OrderingMonitor, RecordingStorage
 from tests.handles import handles_below
 from tests.journals import config_of, damage, files_below, filled, item_at, items_in, others_ended, reopened, streamed
 
@@ -164,6 +165,30 @@ async def test_lists_are_never_empty_and_never_cross_a_section(context: Context,
             assert first // 10 == (first + len(items) - 1) // 10
         if buffer == 2**20:
             assert [first for first, _ in batches] == [3, 10, 20, 30]
+
+
+async def test_what_is_decoded_in_one_go_does_not_grow_with_the_buffer(context: Context) -> None:
+    """Others may run in between, and a storage that waits for each read is asked less often all the same (F7)."""
+    chance = random.Random(3)
+    lengths = [*chance.choices(range(2_000), k=3_000), 300_000, 5, 2**21, *chance.choices(range(2_000), k=1_000)]
+    items = [bytes([chance.randrange(256)]) * length for length in lengths]
+    recording = RecordingStorage(context.storage)
+    context = Context(recording)
+    config = config_of(2_500)
+    async with await Journal.init(context, config) as journal:
+        await journal.append_many(items)
+    reads: dict[int, int] = {}
+    async with await Journal.init(context, config) as journal:
+        await streamed(journal.replay(0, 1))  # what it opens is open from here on
+        for buffer in (100_000, 256 * 1024, 2**20, 2**40):
+            recording.events.clear()
+            lists = await streamed(journal.replay_batches(0, buffer))
+            reads[buffer] = len(recording.calls(lambda call: call.what == "read_at"))
+            assert [item for _, found in lists for item in found] == items
+            assert all(sum(map(len, found)) - max(map(len, found)) <= 128 * 1024 for _, found in lists)
+            assert await streamed(journal.replay(1_234, buffer)) == [*enumerate(items)][1_234:]
+    if isinstance(recording.inner, MemoryStorage):
+        assert reads[2**40] < reads[2**20] < reads[100_000]
 
 
 async def test_a_replay_starts_where_the_journal_does(context: Context) -> None:
