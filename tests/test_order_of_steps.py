@@ -252,12 +252,12 @@ async def test_a_rewind_goes_from_the_lowered_size_to_the_offsets() -> None:
 
 
 async def test_a_reset_is_on_record_from_its_beginning_to_its_end() -> None:
-    """The checkpoint that is there, the reset, data, offsets, and the checkpoint without the reset (D6)."""
+    """The checkpoint that is there, the reset, data, offsets, and the checkpoint without it, in both slots (D6)."""
     steps, journal = await started(7)
     await journal.close()
     steps._seen = len(steps.storage.events)
     journal = await Journal.init_at_size(Context(steps.storage), SMALL, 9)
-    steps.check(*CHECKPOINT, *CHECKPOINT, ["data all remove"], ["offsets all remove"], *CHECKPOINT)
+    steps.check(*CHECKPOINT, *CHECKPOINT, ["data all remove"], ["offsets all remove"], *CHECKPOINT, *CHECKPOINT)
     await journal.append(b"first")
     await journal.sync_data()
     steps.check(*made(2), ["data 2 write"], ["data 2 sync"])
@@ -273,7 +273,7 @@ async def test_a_pending_reset_is_durable_before_it_is_finished(tmp_path: Path) 
     steps = Steps(CrashStorage.of_files(tmp_path))
     async with await Journal.init(Context(steps.storage), CONFIG) as journal:
         assert journal.recovery.reset_finished
-    steps.check(*CHECKPOINT, ["data all remove"], ["offsets all remove"], *CHECKPOINT)
+    steps.check(*CHECKPOINT, ["data all remove"], ["offsets all remove"], *CHECKPOINT, *CHECKPOINT)
 
 
 async def test_opening_repairs_before_it_vouches(tmp_path: Path) -> None:

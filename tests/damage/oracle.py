@@ -4,8 +4,6 @@ In general: the same items, or `Corruption`, or above the durable size that the 
 report. What cannot be told from a crash, or from the journal as it once was, is allowed here by name, and no more:
 
 * The checkpoint is lost, and there is no blob else: that is a journal that never was. It opens empty at 0.
-* The slot that counts is damaged, and the other one has a reset on record: the reset is carried out once more. The
-  items that only `sync_data` has made durable since are lost with it.
 * A call was under way and its entry in the checkpoint is damaged: the call has not begun. If the whole checkpoint is
   lost, the journal begins with the first section that is left, and ends with the last: that of a prune of all items
   need not be the last one that there was.
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from tests.damage.kinds import Damage
     from tests.damage.states import Outcome, State, Tree
 
-__all__ = ["Bench", "Came"]
+__all__ = ["Bench", "Came", "check_untouched"]
 
 _NEW = b"an item that was never there"
 
@@ -170,7 +168,7 @@ class Bench:
         assert isinstance(again, Shown), again
         assert (limits_of(again.bounds), again.items) == (limits_of(first.bounds), first.items)
         assert first.after == left, "reading or closing changed files"
-        self._check_untouched(tree, first)
+        check_untouched(tree, first.after)
         return self._judge(damage, tree, first)
 
     # What is allowed.
@@ -210,11 +208,6 @@ class Bench:
         outcomes = [outcome for outcome in self.state.outcomes if not outcome.if_lost or not slots]
         if len(outcomes) > 1 and any(_fits(shown, outcome) for outcome in outcomes):
             return Came.OLDER
-        if slots and slots[0].reset is not None:
-            assert limits_of(shown.bounds) == (slots[0].reset, slots[0].reset)
-            assert shown.report.reset_finished
-            assert self._is_prefix(shown), "only items that the checkpoint does not vouch for may go with a reset"
-            return Came.FEWER
         assert not slots, f"expected {self.sound}, found {shown}"
         assert set(tree) <= {CHECKPOINT}, "where there is a blob else there was a journal"
         assert limits_of(shown.bounds) == (0, 0)
@@ -273,21 +266,6 @@ class Bench:
             vouched_for = (slots[0].boundary, slots[0].durable) if slots else (0, 0)
             assert limits_of(shown.bounds) == vouched_for, "something was lost or adopted, and not reported"
 
-    def _check_untouched(self, tree: Tree, shown: Shown) -> None:
-        """Refuse that a byte of a retained item below the durable size was changed."""
-        slots = slots_in(tree)
-        if not slots or slots[0].reset is not None:
-            return
-        for key, content in tree.items():
-            section = int(key[1], 16)
-            first = max(section * ITEMS_PER_SECTION, slots[0].boundary)
-            if key[0] != "j_data" or first >= slots[0].durable or section < slots[0].boundary // ITEMS_PER_SECTION:
-                continue
-            count = min(slots[0].durable, (section + 1) * ITEMS_PER_SECTION) - first
-            ends = [start + len(record) for start, record in records_in(key, content).items()]
-            end = ends[count - 1] if count <= len(ends) else len(content)
-            assert shown.after.get(key, b"")[:end] == content[:end], f"{key} was changed below the durable size (F4)"
-
     # Looking.
 
     async def _show(self, place: FileStorage | CrashStorage) -> Shown | Corruption:
@@ -327,6 +305,22 @@ class Bench:
         for partition in ("j_data", "j_offsets", "j_checkpoint"):
             await place.remove(partition, None)
         CrashStorage.holding(tree).to_files(self.root / "journal")
+
+
+def check_untouched(before: Tree, after: Tree) -> None:
+    """Refuse that an opening has changed a byte of a retained item below the durable size."""
+    slots = slots_in(before)
+    if not slots or slots[0].reset is not None:
+        return
+    for key, content in before.items():
+        section = int(key[1], 16)
+        first = max(section * ITEMS_PER_SECTION, slots[0].boundary)
+        if key[0] != "j_data" or first >= slots[0].durable or section < slots[0].boundary // ITEMS_PER_SECTION:
+            continue
+        count = min(slots[0].durable, (section + 1) * ITEMS_PER_SECTION) - first
+        ends = [start + len(record) for start, record in records_in(key, content).items()]
+        end = ends[count - 1] if count <= len(ends) else len(content)
+        assert after.get(key, b"")[:end] == content[:end], f"{key} was changed below the durable size (F4)"
 
 
 def _fits(shown: Shown, outcome: Outcome) -> bool:

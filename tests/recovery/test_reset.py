@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from posjournal_async import Config, Context, FileStorage, Journal, JournalFailed, JsonCodec
+from posjournal_async.format.checkpoint_slot import SLOT_LENGTH
 from posjournal_async.testing import CrashStorage, Luck, PowerCut
 from tests.format import writer
 from tests.format.writer import path_of, read_checkpoint, read_journal
@@ -150,6 +151,24 @@ async def test_a_reset_after_a_kill_cannot_lose_both_checkpoints() -> None:
     for cut in later:
         for left in cut.states():
             assert (await show(left)).bounds.start in {5, 9, 12}
+
+
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_slot_that_is_lost_after_a_reset_does_not_bring_it_back(place: int) -> None:
+    """It would remove what `sync_data` has acknowledged since (D1)."""
+    storage = CrashStorage()
+    await (await Journal.init_at_size(Context(storage), CONFIG, 3)).close()
+    journal = await Journal.init_at_size(Context(storage), CONFIG, 7)
+    await journal.append(ITEMS[7])
+    await journal.sync_data()
+    tree = storage.tree()
+    await journal.close()
+    key = ("orders_checkpoint", "0" * 16)
+    slots = bytearray(tree[key])
+    slots[place * SLOT_LENGTH + 16] ^= 1
+    shown = await show(CrashStorage.holding({**tree, key: bytes(slots)}))
+    assert shown.is_history(7, 8)
+    assert not shown.report.reset_finished
 
 
 async def test_a_pending_reset_is_finished_in_files(tmp_path: Path) -> None:
