@@ -96,15 +96,18 @@ class Threads(Executor):
 
     def _start(self) -> None:
         crew = self._crew
-        # A daemon, since the interpreter would wait for it before it calls what ends it.
-        thread = threading.Thread(target=crew.work, name=f"{self._name}_{len(crew.threads)}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            if not crew.threads:
-                raise NoThread(str(error)) from error
-            return  # one of those that there are does it, a little later
-        crew.threads.append(thread)
+        with crew.starting:
+            if len(crew.threads) >= self._most:
+                return  # another event loop was quicker
+            # A daemon, since the interpreter would wait for it before it calls what ends it.
+            thread = threading.Thread(target=crew.work, name=f"{self._name}_{len(crew.threads)}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if not crew.threads:
+                    raise NoThread(str(error)) from error
+                return  # one of those that there are does it, a little later
+            crew.threads.append(thread)
 
 
 class _Crew:
@@ -114,6 +117,7 @@ class _Crew:
         jobs: What is to be done; None is the end of the thread that takes it.
         idle: An entry for each thread that waits for a job and was not promised one.
         threads: The threads.
+        starting: Held while one is started.
         is_over: Whether no job is taken any more.
     """
 
@@ -126,6 +130,7 @@ class _Crew:
         self.jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self.idle: deque[None] = deque()
         self.threads: list[threading.Thread] = []
+        self.starting = threading.RLock()
 
     def work(self) -> None:
         """Do one job after the other (in a thread)."""

@@ -11,6 +11,7 @@ import threading
 import warnings
 from contextlib import suppress
 from errno import EAGAIN, EIO
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
@@ -85,6 +86,24 @@ def test_as_many_jobs_run_at_once_as_there_may_be_threads() -> None:
     for _ in range(6):
         assert met.acquire(timeout=PATIENCE_SECONDS)
     assert len(started_by(threads)) == 3
+
+
+def test_no_more_are_started_when_several_event_loops_hand_over_at_once() -> None:
+    """A storage may be shared by loops in threads of their own; what it is allowed is for all of them."""
+    for _ in range(50):
+        threads, at_once, may_end = Threads(2, "t"), threading.Barrier(8), threading.Event()
+
+        def hand(threads: Threads, at_once: threading.Barrier, may_end: threading.Event) -> None:
+            at_once.wait(PATIENCE_SECONDS)
+            threads.hand(partial(may_end.wait, PATIENCE_SECONDS))
+
+        loops = [threading.Thread(target=hand, args=(threads, at_once, may_end)) for _ in range(8)]
+        for loop in loops:
+            loop.start()
+        join(loops)
+        assert len(started_by(threads)) == 2
+        may_end.set()
+        threads.shutdown()
 
 
 def test_a_thread_that_waits_is_used_again() -> None:
