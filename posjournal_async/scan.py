@@ -10,6 +10,7 @@ from crc32c import crc32c
 
 from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.record import LENGTH_MASK, RECORD_HEAD, RECORD_HEAD_LENGTH, parse_records, seed_of
+from posjournal_async.tail import LARGEST_SIZE
 
 if TYPE_CHECKING:
     from posjournal_async.format.header import Header
@@ -43,7 +44,7 @@ class Scan:
 
 async def scan_records(blob: Blob, length: int, header: Header) -> Scan:
     """Find all records up to the first bytes that are not the next one, with one piece of the blob in memory."""
-    room = (header.section + 1) * header.items_per_section - header.first
+    room = min((header.section + 1) * header.items_per_section, LARGEST_SIZE) - header.first
     starts = array("Q")
     end = HEADER_LENGTH
     wanted = _PIECE

@@ -15,6 +15,10 @@ SLOT_LENGTH = 4096
 
 _MAGIC = b"PJRNCKPT"
 _NO_RESET = 2**64 - 1
+
+# No journal comes that far, and from there on the next number might not fit.
+_MOST_CHECKPOINTS = 2**63
+
 _FIELDS = struct.Struct("<8sH6xQQQ8sQQQ")
 _CRC = struct.Struct("<I")
 
@@ -80,6 +84,8 @@ def parse_slot(slot: bytes) -> Slot | UnknownVersion | None:
         return None
     if version != FORMAT_VERSION:
         return UnknownVersion(version)
+    if not 0 < sequence < _MOST_CHECKPOINTS:
+        return None
     codec_name = name.decode("ascii")
     target = None if reset == _NO_RESET else reset
     return Slot(sequence, journal_id, items_per_section, codec_name, durable, boundary, target)

@@ -192,7 +192,7 @@ async def _stored(blob: bytes, slots: list[Slot]) -> None:
         return
     highest = max((slot.sequence for slot in slots), default=None)
     assert (facts.current is None) == (highest is None)
-    if facts.current is not None and facts.current.sequence < 2**64 - 1:
+    if facts.current is not None and facts.current.sequence < 2**63 - 1:
         assert facts.current.sequence == highest
         checkpoint = Checkpoint(handle, facts.current, facts.place)
         await checkpoint.confirm()

@@ -234,6 +234,24 @@ async def test_data_that_is_gone_is_not_taken_for_pruned(tmp_path: Path, start: 
     await assert_refused(tmp_path, Corruption)
 
 
+@pytest.mark.parametrize("sequence", [0, 2**63, 2**64 - 1])
+async def test_a_checkpoint_with_a_number_that_no_journal_comes_to_is_none(tmp_path: Path, sequence: int) -> None:
+    """The next one could not be written: it is as good as damaged, whatever its checksum says (A3)."""
+    lay_out(tmp_path, 25)
+    slot = writer.checkpoint_slot(sequence=sequence, journal_id=1, items_per_section=10, durable=20, boundary=10)
+    path_of(tmp_path, "orders", "checkpoint").write_bytes(slot)
+    assert (await show(tmp_path)).is_history(0, 25)
+
+
+@pytest.mark.parametrize("checkpoint", ["there", "lost"])
+async def test_a_record_behind_the_last_position_is_corruption(tmp_path: Path, checkpoint: str) -> None:
+    """The size would be 2**64, which no checkpoint can say (F4)."""
+    writer.write_journal(tmp_path, "orders", items=[b"item"], first=2**64 - 1, durable=2**64 - 1)
+    if checkpoint == "lost":
+        path_of(tmp_path, "orders", "checkpoint").write_bytes(b"")
+    await assert_refused(tmp_path, Corruption)
+
+
 async def test_a_checkpoint_from_before_the_first_item_removes_none(tmp_path: Path) -> None:
     """F4: put back from an older copy, it takes all data for what a rewind to the start has left; a prune says no."""
     async with await Journal.init(Context(FileStorage(tmp_path)), CONFIG) as journal:
