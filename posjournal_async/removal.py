@@ -131,7 +131,7 @@ class Removal:
             await tail.blob.sync()
         await self._offsets.remove(reversed(removed))
         if tail is not None:
-            await self._offsets.cut(tail)
+            await self._cut_index(tail)
         self._metrics.count("items_rewound", old - size, self._label)
 
     async def _tail_at(self, size: int) -> Tail | None:
@@ -150,14 +150,23 @@ class Removal:
             scan = await self._proved(section, count)
             starts, end = scan.starts, scan.end
             sealed = await self._sealed.take(section)
-            header, blob = sealed.header, sealed.blob
-            async with closed_on_error(blob):
-                index = await self._offsets.reopen(header, starts)
+            header, blob, index = sealed.header, sealed.blob, None
         tail = Tail(header, starts[:count], starts[count] if count < len(starts) else end)
         assert blob is not None
         tail.put_into(blob)
         tail.index, tail.indexed = index, count
         return tail
+
+    async def _cut_index(self, tail: Tail) -> None:
+        """Make the index end with the section.
+
+        That of one that was sealed is made anew, and not before the checkpoint was lowered: behind a damaged record
+        only the one that is there leads on.
+        """
+        if tail.index is None:
+            tail.index = await self._offsets.reopen(tail.header, tail.starts)
+        else:
+            await self._offsets.cut(tail)
 
     async def _proved(self, section: int, count: int) -> Scan:
         """Return the records of a sealed section, of which `count` are to stay.

@@ -245,6 +245,8 @@ async def test_a_rewind_goes_from_the_lowered_size_to_the_offsets() -> None:
         ["offsets 4,3,2 remove"],
         ["offsets 1 resize"],
         ["offsets 1 sync"],
+        ["offsets 1 write"],
+        ["offsets 1 sync"],
     )
     await journal.rewind(4)
     steps.check(*CHECKPOINT, ["data 1 remove"], ["offsets 1 remove"])

@@ -15,7 +15,7 @@ from posjournal_async.testing import CrashStorage, Luck, PowerCut
 from tests.format import writer
 from tests.format.writer import path_of, read_checkpoint, read_journal
 from tests.journals import limits_of
-from tests.recovery.journals import CONFIG, ITEMS, lay_out, show, tree_of
+from tests.recovery.journals import CONFIG, ITEMS, change, lay_out, show, tree_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -358,6 +358,23 @@ async def append_and_crash(storage: CrashStorage, size: int, rng: random.Random)
         found = list(shown.items.values())
         assert found in (ITEMS[:size], [*ITEMS[:size], b"replaced"])
     assert shown.bounds.stop == size + 1
+
+
+async def test_a_crash_in_a_rewind_keeps_what_only_an_index_leads_to(tmp_path: Path) -> None:
+    """The index of the section that is cut goes after the checkpoint: the old size is there, or the items are gone."""
+    lay_out(tmp_path, 25)
+    change(tmp_path, "data", 1, lambda blob: blob.replace(ITEMS[13], ITEMS[14]))
+    storage = CrashStorage.of_files(tmp_path)
+    photos: list[CrashStorage] = []
+    async with await Journal.init(Context(storage), CONFIG) as journal:
+        storage.on_call = lambda: photos.append(storage.photo())
+        await journal.rewind(12)
+        storage.on_call = None
+    for photo in photos:
+        for luck in Luck:
+            async with await Journal.init(Context(photo.power_cut(random.Random(0), luck)), CONFIG) as journal:
+                for position in {*journal.bounds()} - {13}:
+                    assert await journal.read(position) == ITEMS[position]
 
 
 @pytest.mark.parametrize("position", [10, 19, 20, 25])
