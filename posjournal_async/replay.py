@@ -24,8 +24,8 @@ T = TypeVar("T")
 # those being read ahead.
 _SHARES = 3
 
-# Bytes that are parsed and decoded in one go, at most, however large the buffer: some milliseconds, in which nobody else
-# runs. It is more than the usual piece.
+# Bytes that are parsed and decoded in one go, at most, however large the buffer: some milliseconds, in which nobody
+# else runs. It is more than the usual piece.
 _STEP = 128 * 1024
 
 # Bytes of a piece that takes longer to give out than the turns of the event loop that others are given behind it.
