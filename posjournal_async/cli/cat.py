@@ -47,7 +47,7 @@ def cat(  # noqa: PLR0913 - what the user may say
 
     The range begins at --from, and ends before --to. With --json each item is a line: {"position": 7, "item": ...}.
     Those that cannot be read are named on standard error, the others are still shown. What is appended meanwhile is
-    not. Nothing is changed, and no lock is taken.
+    not; a rewind behind what was shown ends it with exit code 1. Nothing is changed, and no lock is taken.
 
     \b
     Examples:
@@ -96,21 +96,23 @@ class _Printer:
     async def print(self, view: JournalView, start: int, stop: int, advance: Callable[[int], None]) -> None:
         """Print the items from `start` to `stop`, which is not included."""
         done = 0
-        async for entry in view.entries(start, stop):
-            if isinstance(entry, Unreadable):
-                self.gaps.add(entry.start, entry.stop, entry.error)
-                continue
-            try:
-                item = self._decoder.item_of(entry)
-            except CodecError as error:
-                self.gaps.add(entry.position, entry.stop, error)
-                continue
+        try:
+            async for entry in view.entries_of_one_history(start, stop):
+                if isinstance(entry, Unreadable):
+                    self.gaps.add(entry.start, entry.stop, entry.error)
+                    continue
+                try:
+                    item = self._decoder.item_of(entry)
+                except CodecError as error:
+                    self.gaps.add(entry.position, entry.stop, error)
+                    continue
+                self.gaps.end()
+                self._print(entry.position, item)
+                done += 1
+                if done % _STEP == 0:
+                    advance(_STEP)
+        finally:
             self.gaps.end()
-            self._print(entry.position, item)
-            done += 1
-            if done % _STEP == 0:
-                advance(_STEP)
-        self.gaps.end()
 
     def _text(self, position: int, item: Any) -> None:
         self._output.item(position, shown(item, self._room), self._width)

@@ -83,7 +83,8 @@ def export(output: Output, /, **options: Any) -> None:
     such as {"base64": "..."} for bytes; import takes it back. A file of Parquet has the columns position and item, with
     the same JSON as text; it needs the extra "arrow" and -o.
 
-    Reads only, beside a live writer too. An item that has no such form ends it with exit code 1, and FILE is not made.
+    Reads only, beside a live writer too. An item that has no such form ends it with exit code 1, and FILE is not made;
+    so does a rewind of items that were read.
 
     \b
     Examples:

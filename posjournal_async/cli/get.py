@@ -32,8 +32,8 @@ __all__ = ["get"]
 def get(output: Output, path: JournalPath, positions: tuple[int, ...], codec: str | None, *, raw: bool) -> None:
     """Show items by their positions, in the order asked for.
 
-    Those that are not there are named on standard error, the others are still shown. Nothing is changed, and no lock is
-    taken.
+    Those that are not there are named on standard error, the others are still shown. Each is looked at by itself, also
+    where a writer changes the journal meanwhile. Nothing is changed, and no lock is taken.
 
     \b
     Examples:

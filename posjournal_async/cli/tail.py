@@ -94,29 +94,31 @@ async def _tail(printer: _Printer, path: JournalPath, newest: int, codec: str | 
     with output.progress("reading the tail", None, "bytes") as advance:
         view = await JournalView.load(path.root, path.partition, advance=advance, is_quick=True)
     gaps = Gaps(output)
-    async with view:
-        view.check_explained()
-        if not view.bounds:
-            return
-        decoder = Decoder[Any](codec_of(view.codec, codec, is_raw=printer.is_raw))
-        printer.width = len(str(view.bounds.stop - 1))
-        with output.progress("reading", min(newest, view.count), "items", is_printing=True) as advance:
-            done = start = max(view.bounds.stop - newest, view.bounds.start)
-            async for entry in view.entries(start):
-                if entry.stop >= done + _STEP:
-                    advance(entry.stop - done)
-                    done = entry.stop
-                if isinstance(entry, Unreadable):
-                    gaps.add(entry.start, entry.stop, entry.error)
-                    continue
-                try:
-                    item = decoder.item_of(entry)
-                except CodecError as error:
-                    gaps.add(entry.position, entry.stop, error)
-                    continue
-                gaps.end()
-                printer.print(entry.position, item)
-    gaps.end()
+    try:
+        async with view:
+            view.check_explained()
+            if not view.bounds:
+                return
+            decoder = Decoder[Any](codec_of(view.codec, codec, is_raw=printer.is_raw))
+            printer.width = len(str(view.bounds.stop - 1))
+            with output.progress("reading", min(newest, view.count), "items", is_printing=True) as advance:
+                done = start = max(view.bounds.stop - newest, view.bounds.start)
+                async for entry in view.entries_of_one_history(start):
+                    if entry.stop >= done + _STEP:
+                        advance(entry.stop - done)
+                        done = entry.stop
+                    if isinstance(entry, Unreadable):
+                        gaps.add(entry.start, entry.stop, entry.error)
+                        continue
+                    try:
+                        item = decoder.item_of(entry)
+                    except CodecError as error:
+                        gaps.add(entry.position, entry.stop, error)
+                        continue
+                    gaps.end()
+                    printer.print(entry.position, item)
+    finally:
+        gaps.end()
     if gaps.count:
         exits.end(exits.Code.FINDINGS)
 

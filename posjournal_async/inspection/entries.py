@@ -26,7 +26,7 @@ from posjournal_async.sections import Sections, closed_on_error
 from posjournal_async.storage.protocols import ReadsAtOnce
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from posjournal_async.format.checkpoint_slot import Slot
     from posjournal_async.inspection.states import SectionView, Survey
@@ -247,8 +247,23 @@ async def _index(view: View, header: Header, count: int) -> array[int] | None:
 # Reading.
 
 
-async def entries_of(view: View, section: int, start: int, stop: int) -> AsyncGenerator[Entry | Unreadable]:
-    """Yield the records of positions of one section; see `JournalView.entries`."""
+def _forget(_salt: int, _position: int, _start: int, _records: bytes) -> None:
+    """Take records, for nothing."""
+
+
+async def entries_of(
+    view: View, section: int, start: int, stop: int, *, note: Callable[[int, int, int, bytes], None] = _forget
+) -> AsyncGenerator[Entry | Unreadable]:
+    """Yield the records of positions of one section; see `JournalView.entries`.
+
+    Args:
+        view: The journal.
+        section: Section number.
+        start: First position.
+        stop: Position after the last.
+        note: Called with the records that are yielded next: the salt of their blob, the position of the first, the byte
+            at which it starts, and their bytes.
+    """
     position = start
     known = view.survey.slot
     is_stale = False
@@ -259,10 +274,10 @@ async def entries_of(view: View, section: int, start: int, stop: int) -> AsyncGe
         fault: JournalError | None = None
         try:
             source = await view.source(section, anew=is_stale)
-            found = await _read(view, source, position, stop)
+            found = await _read(view, source, position, stop, note)
             if not found and not source.is_scanned:
                 await _scan(view, source)
-                found = await _read(view, source, position, stop)
+                found = await _read(view, source, position, stop, note)
             # The records behind one that is damaged may be there, if something says where.
             end = position + 1 if position + 1 < source.stop else stop
             offset = source.offset_of(position)
@@ -325,7 +340,9 @@ def _why_gone(view: View, now: Slot | None, start: int, stop: int) -> Unreadable
     return None
 
 
-async def _read(view: View, source: Source, position: int, stop: int) -> list[Entry]:
+async def _read(
+    view: View, source: Source, position: int, stop: int, note: Callable[[int, int, int, bytes], None]
+) -> list[Entry]:
     """Return records that follow each other, from the first on; none if that one does not check out."""
     run = source.run_from(position, stop)
     if run is None:
@@ -340,9 +357,11 @@ async def _read(view: View, source: Source, position: int, stop: int) -> list[En
         end = min(end, start + RECORD_HEAD_LENGTH + (word & LENGTH_MASK) - 1)
         if count > 1 or end < start + RECORD_HEAD_LENGTH:
             return []
-    records = parse_records(await read_soon(source.blob, start, end - start), source.header.salt, position, count)
+    raw = await read_soon(source.blob, start, end - start)
+    records = parse_records(raw, source.header.salt, position, count)
     if records.ends:
         await _make_durable(view, source, position + len(records.ends))
+        note(source.header.salt, position, start, raw[: records.ends[-1]])
     compressed = set(records.compressed)
     return [Entry(position + number, payload, number in compressed) for number, payload in enumerate(records.payloads)]
 

@@ -22,6 +22,7 @@ from posjournal_async.inspection.entries import (
     open_source,
     read_soon,
 )
+from posjournal_async.inspection.given import OneHistory
 from posjournal_async.inspection.survey import MOST_HEADERS, survey
 from posjournal_async.payloads import Payloads
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
@@ -201,15 +202,55 @@ class JournalView:
             start: First position; that of the view if None.
             stop: Position after the last; the size of the view if None or beyond it.
         """
+        async for part in self._parts(start, stop):
+            if isinstance(part, Unreadable):
+                yield part
+                continue
+            async for found in entries_of(self, *part):
+                yield found
+
+    async def entries_of_one_history(
+        self, start: int | None = None, stop: int | None = None
+    ) -> AsyncGenerator[Entry | Unreadable]:
+        """Yield what `entries` does; it ends well only if all that was there was so at one moment.
+
+        Args:
+            start: First position; that of the view if None.
+            stop: Position after the last; the size of the view if None or beyond it.
+
+        Raises:
+            Rewritten: A live writer has rewound behind what was given: what came after may be of another history.
+            ItemPruned: What was given last was pruned, and nothing tells whether it was rewound before.
+            Replaced: A reset has put another journal in the place of this one.
+        """
+        history = OneHistory(self.storage, self.partition)
+        try:
+            async for part in self._parts(start, stop):
+                if isinstance(part, Unreadable):
+                    yield part
+                    continue
+                section, _, end = part
+                note = await history.begin(section, end)
+                await self._close_source(section)  # what was opened before is not seen to be removed
+                async for found in entries_of(self, *part, note=note):
+                    yield found
+                await history.end()
+            await history.check()
+        finally:
+            await history.close()
+
+    async def _parts(self, start: int | None, stop: int | None) -> AsyncGenerator[tuple[int, int, int] | Unreadable]:
+        """Yield each section that is to be read, its first position and the one to stop before; or what is missing."""
         bounds = self.bounds
         start = bounds.start if start is None else start
         stop = bounds.stop if stop is None else min(stop, bounds.stop)
         if start < min(bounds.start, stop):
             yield Unreadable(start, min(bounds.start, stop), ItemPruned(start, bounds.start))
             start = bounds.start
+        ips = self.items_per_section or 1
         position = start
         while position < stop:
-            section = position // (self.items_per_section or 1)
+            section = position // ips
             seen = self._seen(section)
             if seen is not None and seen.section < seen.through:
                 # One section after the other it might never end: a stray file of a large number makes the run.
@@ -217,24 +258,23 @@ class JournalView:
                 yield gap
                 position = gap.stop
                 continue
-            end = min((section + 1) * (self.items_per_section or 1), stop)
-            async for found in entries_of(self, section, position, end):
-                yield found
-                position = found.stop
-        # The next section of a walk is opened anew: a long one leaves no more behind than a short one.
+            end = min((section + 1) * ips, stop)
+            yield section, position, end
+            position = end
 
     async def items(
         self, codec: Codec[T], start: int | None = None, stop: int | None = None
     ) -> AsyncGenerator[tuple[int, T]]:
-        """Yield positions and items in order, as `entries` does; the first that cannot be read or decoded is raised.
+        """Yield positions and items of one history; the first that cannot be read or decoded is raised.
 
         Raises:
             Corruption: A record is not there although it has to be.
             CodecError: An item cannot be decoded.
-            PositionError: A live writer pruned or rewound it meanwhile.
+            PositionError: A live writer pruned or rewound it meanwhile, or what was given before; as
+                `entries_of_one_history`.
         """
         decoder = Decoder(codec)
-        async for found in self.entries(start, stop):
+        async for found in self.entries_of_one_history(start, stop):
             if isinstance(found, Unreadable):
                 raise found.error
             yield found.position, decoder.item_of(found)
@@ -276,6 +316,11 @@ class JournalView:
             known = await open_source(self, section, None if anew else self._seen(section))
         self._sources[section] = known
         return known
+
+    async def _close_source(self, section: int) -> None:
+        source = self._sources.pop(section, None)
+        if source is not None:
+            await source.blob.close()
 
     def _seen(self, section: int) -> SectionView | None:
         """Return what was seen of a section when the view was loaded, which may be a run of missing ones; or None."""

@@ -279,6 +279,28 @@ def test_it_works_beside_a_live_writer(tmp_path: Path) -> None:
     asyncio.run(write())
 
 
+@pytest.mark.parametrize("command", ["export", "cat", "tail"])
+def test_a_rewind_of_what_was_read_ends_it(tmp_path: Path, command: str) -> None:
+    """With exit code 1: what comes after may be of another history. `cat` and `tail` end so too."""
+    made_journal(tmp_path, ["old" * 10_000] * 100)
+    arguments = [str(tmp_path / "orders"), *(["-n", "100"] if command == "tail" else [])]
+
+    async def write() -> None:
+        config = Config(partition="orders", items_per_section=10)
+        async with await Journal.init(Context(FileStorage(tmp_path)), config) as journal:
+            with await asyncio.to_thread(started, command, *arguments) as process:
+                assert process.stdout is not None
+                assert b"old" in await asyncio.to_thread(process.stdout.read, 100)  # no pipe takes all of it
+                await journal.rewind(5)
+                await journal.append_many(["new" * 10_000] * 95)
+                await journal.sync()
+                _, errors = await asyncio.to_thread(process.communicate)
+            assert process.returncode == 1
+            assert b"a rewind has discarded some" in errors
+
+    asyncio.run(write())
+
+
 def test_numbers_that_are_none_are_kept(tmp_path: Path) -> None:
     """NaN and infinities are no JSON, and are told apart in it."""
     made_journal(tmp_path, [math.nan, math.inf, -math.inf, -0.0])

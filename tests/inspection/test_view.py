@@ -27,6 +27,7 @@ from posjournal_async import (
     PositionError,
 )
 from posjournal_async.inspection.entries import Entry, Replaced, Unreadable
+from posjournal_async.inspection.given import Rewritten
 from posjournal_async.inspection.states import SectionState
 from posjournal_async.inspection.survey import survey
 from posjournal_async.inspection.view import Decoder, JournalView
@@ -152,6 +153,73 @@ async def test_a_tail_that_was_cut_and_went_on_is_searched_anew(tmp_path: Path) 
         await journal.sync()
         expected = [(10, 11, item_at(10)), *((at, at + 1, longer[at - 11]) for at in range(11, 16))]
         assert await entries_in(view.entries(10)) == expected
+    await journal.close()
+
+
+@pytest.mark.parametrize("syncs", [0, 4])
+@pytest.mark.parametrize("size", [0, 5, 10, 15, 20, 25, 40, 43])
+@pytest.mark.parametrize("given", [1, 10, 11, 20, 21, 30, 41, 45])
+async def test_a_walk_that_ends_well_is_of_one_history(tmp_path: Path, given: int, size: int, syncs: int) -> None:
+    """Wherever it is when the writer rewinds; also where there are more checkpoints meanwhile than can be seen."""
+    journal = await filled(Context(FileStorage(tmp_path)), 45)
+    await journal.sync()
+    old = items_in(range(45))
+    new = [*old[:size], *((at, item_at(at, 1)) for at in range(size, 45))]
+    found: list[tuple[int, bytes]] = []
+    is_refused = False
+    async with await JournalView.load(tmp_path, "orders") as view:
+        assert (await view.read(44)).payload == item_at(44)  # a section may be open already
+        try:
+            async for pair in view.items(BytesCodec()):
+                found.append(pair)
+                if len(found) == given:
+                    await journal.rewind(size)
+                    await journal.append_many([item for _, item in new[size:]])
+                    await journal.sync()
+                    for _ in range(syncs):
+                        await journal.append(b"more")
+                        await journal.sync()
+        except Rewritten:
+            is_refused = True
+    await journal.close()
+    assert is_refused or found in {"old": old, "new": new}.values()
+    # What was read comes by the section: nothing is refused that was rewound before.
+    assert not is_refused or size < -(-given // 10) * 10
+    assert is_refused or not size < given < 45
+
+
+@pytest.mark.parametrize("syncs", [0, 4])
+async def test_a_walk_goes_on_beside_a_writer_that_rewinds_nothing(tmp_path: Path, syncs: int) -> None:
+    """However much it appends and syncs; and what was read may be pruned, if no checkpoint was missed meanwhile."""
+    journal = await filled(Context(FileStorage(tmp_path)), 45)
+    found: list[tuple[int, bytes]] = []
+    async with await JournalView.load(tmp_path, "orders") as view:
+        stop = view.bounds.stop
+        assert stop > 30
+        async for pair in view.items(BytesCodec()):
+            found.append(pair)
+            for _ in range(syncs):
+                await journal.append(b"more")
+                await journal.sync()
+            if len(found) == 20 and not syncs:
+                await journal.prune(10)
+    await journal.close()
+    assert found == items_in(range(stop))
+
+
+async def test_what_was_pruned_behind_a_walk_is_not_taken_for_unchanged(tmp_path: Path) -> None:
+    """Where checkpoints were missed: the rewind before it has left no other trace."""
+    journal = await filled(Context(FileStorage(tmp_path)), 45)
+    await journal.sync()
+    async with await JournalView.load(tmp_path, "orders") as view:
+        walk = view.items(BytesCodec())
+        assert [await anext(walk) for _ in range(20)] == items_in(range(20))
+        await journal.rewind(5)
+        await journal.append_many([b"other"] * 40)
+        await journal.sync()
+        await journal.prune(20)
+        with pytest.raises(ItemPruned):
+            [_ async for _ in walk]
     await journal.close()
 
 
