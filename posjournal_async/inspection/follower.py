@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from posjournal_async.config import Config
@@ -32,6 +33,9 @@ _LONGEST_PAYLOAD = 2**31 - 2
 
 # Records, of all sections together, whose heads are kept: 8 bytes each. The newest section always keeps its own.
 _MOST_HEADS = 2**18
+
+# Sections that are all remembered; of those before them fewer and fewer.
+_MOST_SECTIONS = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -357,7 +361,7 @@ class Follower:
         return max(slot.boundary, min(self._doubt, stop)) if is_changed else stop
 
     def _save_memory(self) -> None:
-        """Give up what is remembered in detail of old sections."""
+        """Give up what is remembered in detail of old sections, and most of those before the newest thousand."""
         room = _MOST_HEADS
         for known in reversed(self._known):
             if known.heads is not None:
@@ -365,6 +369,33 @@ class Follower:
                     known.heads = None
                 else:
                     room -= len(known.heads)
+        surplus = len(self._known) - _MOST_SECTIONS
+        if surplus > 0:
+            self._known[: surplus + 1] = _thinned(self._known[: surplus + 1], self._known[-1].section)
+
+
+def _thinned(known: list[Remembered], newest: int) -> list[Remembered]:
+    """Return the last of these sections, and of those before it as many as it takes to tell how far back a rewind went.
+
+    A section that still has its salt proves that no blob before it was touched, whichever section that is. So to forget
+    one is never to miss a rewind: it seems to go back to the next older one that is remembered, and more is shown
+    again. It is no more than about twice of what was rewound, as for `_anchors`: a section is forgotten only if the
+    next older one is at most twice as far from the newest as the next newer one that is kept. That holds on as all get
+    farther away, by the same distance. So of three neighbours the first is more than twice as far away as the last,
+    and there are no more than two for each doubling.
+
+    One whose blob was damaged has no salt to tell by, and is forgotten first.
+    """
+    *older, last = known
+    kept = [last]
+    salted = [one for one in reversed(older) if one.salt != NO_SALT]
+    for one, before in zip_longest(salted, salted[1:]):
+        nearer = newest - kept[-1].section + 1
+        if before is None or newest - before.section + 1 > 2 * nearer:
+            one.heads = None
+            kept.append(one)
+    kept.reverse()
+    return kept
 
 
 def _unread(slot: Slot, section: int) -> Remembered:

@@ -245,9 +245,16 @@ class Writing:
         return self._chance.choice([*often, self.prune, self.rewind, self.reopen, self.reset, self.destroy])
 
 
-@pytest.mark.parametrize("seed", range(10))
-async def test_what_is_shown_is_the_history_whenever_one_looks(tmp_path: Path, seed: int) -> None:
-    """With the announced rewinds applied it equals the history, also where looks and writes go through each other."""
+@pytest.mark.parametrize("seed", range(20))
+async def test_what_is_shown_is_the_history_whenever_one_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """With the announced rewinds applied it equals the history, also where looks and writes go through each other.
+
+    So it is where little is remembered.
+    """
+    if seed % 2:
+        monkeypatch.setattr("posjournal_async.inspection.follower._MOST_SECTIONS", 1 + seed % 3)
     chance = random.Random(seed)
     stepped = Stepped(FileStorage(tmp_path))
     writing = Writing(stepped, chance)
@@ -405,6 +412,27 @@ async def test_old_sections_are_remembered_in_less_detail(tmp_path: Path, monkey
         await audience.look_until_idle()
         assert Rewound(8) in audience.said
         assert audience.items == {at: b"%d of %d" % (at, at >= 10) for at in range(70)}
+
+
+@pytest.mark.parametrize("size", [2, 150, 301, 390])
+async def test_what_is_remembered_is_bounded_however_many_sections_were_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Of the old ones there are two for each doubling, and a rewind seems to go back twice as far at the most."""
+    monkeypatch.setattr("posjournal_async.inspection.follower._MOST_SECTIONS", 4)
+    async with await filled(tmp_path, 20) as journal:
+        audience = await followed(tmp_path)
+        for _ in range(95):
+            await appended(journal, 4)
+            await audience.look_until_idle()
+        assert audience.items == {at: b"%d of 0" % at for at in range(400)}
+        assert len(audience.follower._known) <= 4 + 2 * 7  # 100 sections are less than 2**7
+        await journal.rewind(size)
+        await appended(journal, 60, history=1)
+        await audience.look_until_idle()
+        told = min(event.size for event in audience.said if isinstance(event, Rewound))
+        assert size - (400 - size) - 2 * 4 <= told <= size
+        assert audience.items == {at: b"%d of %d" % (at, at >= size) for at in range(size + 60)}
 
 
 async def test_a_cut_that_comes_late_is_seen(tmp_path: Path) -> None:
