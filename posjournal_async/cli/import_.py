@@ -88,13 +88,23 @@ def import_(output: Output, /, path: JournalPath, file: Path, **options: Any) ->
 
 @contextmanager
 def _opened(file: Path) -> Generator[IO[bytes]]:
-    """Give a file that can be read more than once: what comes by standard input is put into one first."""
-    if str(file) != "-":
-        with file.open("rb") as stream:
-            yield stream
+    """Give a file that can be read more than once: what comes by standard input or a pipe is put into one first."""
+    if str(file) == "-":
+        with _kept(standard_input()) as spool:
+            yield spool
         return
+    with file.open("rb") as stream:
+        if stream.seekable():
+            yield stream
+            return
+        with _kept(stream) as spool:
+            yield spool
+
+
+@contextmanager
+def _kept(stream: IO[bytes]) -> Generator[IO[bytes]]:
     with tempfile.TemporaryFile() as spool:
-        shutil.copyfileobj(standard_input(), spool)
+        shutil.copyfileobj(stream, spool)
         spool.seek(0)
         yield spool
 

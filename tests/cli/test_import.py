@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import resource
 import sys
 from contextlib import nullcontext
@@ -123,6 +124,21 @@ def test_all_is_checked_before_anything_is_written(tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert "/bad: line 6000: expected JSON: expecting value, column 1\n" in result.stderr
         assert tree_hash(tmp_path) == before
+
+
+def test_a_pipe_that_has_a_name_is_read_like_standard_input(tmp_path: Path) -> None:
+    """It is kept meanwhile: it can be read only once, and all of it is checked before the first item is written."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b'{"position":0,"item":"a"}\n{"position":1,"item":"b"}\n')
+        os.close(writing)
+        result = posjournal_run(
+            "import", str(tmp_path / "orders"), f"/dev/fd/{reading}", "--create", "--items-per-section", "10"
+        )
+    finally:
+        os.close(reading)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert items_of(tmp_path) == [(0, "a"), (1, "b")]
 
 
 def test_a_dry_run_leaves_everything_as_it_was(tmp_path: Path) -> None:
