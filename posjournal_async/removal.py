@@ -7,12 +7,12 @@ The writer carries these out with nothing beside them. Each step is durable befo
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from posjournal_async.commit import Refusal
 from posjournal_async.errors import Corruption, InvalidRewind, ItemPruned
 from posjournal_async.scan import scan_records
-from posjournal_async.sections import closed_on_error
 from posjournal_async.tail import Tail
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from posjournal_async.commit import Writer
     from posjournal_async.config import Context
     from posjournal_async.data import DataJournal
+    from posjournal_async.format.header import Header
     from posjournal_async.offsets import OffsetsJournal
     from posjournal_async.scan import Scan
     from posjournal_async.sealed import SealedSection, SealedSections
@@ -109,9 +110,11 @@ class Removal:
         await self._writer.commit_all()
         section, last = size // data.items_per_section, data.tail.header.section
         tail = await self._tail_at(size)
-        opened = () if tail is None else (tail.blob, tail.index)
-        async with closed_on_error(*(blob for blob in opened if blob is not None and blob not in data.blobs())):
-            await self._checkpoint.store(durable=size, boundary=data.boundary)
+        lower = partial(self._checkpoint.store, durable=size, boundary=data.boundary)
+        if tail is None or tail.blob is not None:
+            await lower()
+        else:
+            tail.put_into((await self._sealed.take(section, lower)).blob)
         gone = data.blobs() if tail is None or section != last else []
         # From here on the discarded items are not shown, whatever happens.
         data.cut(size, tail)
@@ -135,7 +138,10 @@ class Removal:
         self._metrics.count("items_rewound", old - size, self._label)
 
     async def _tail_at(self, size: int) -> Tail | None:
-        """Return the last section as it will be at `size`, with its blobs; None if it will have no item and no blob."""
+        """Return the last section as it will be at `size`; None if it will have no item and no blob.
+
+        It has its blobs, unless it is sealed: they are taken when the checkpoint is lowered.
+        """
         data = self._data
         section = size // data.items_per_section
         count = size - data.first_of(section)
@@ -144,17 +150,17 @@ class Removal:
                 await self._proved(section - 1, size - data.first_of(section - 1))
             return None
         present = data.unsealed(section)
-        if present is not None:
-            header, starts, end, blob, index = present.header, present.starts, present.end, present.blob, present.index
-        else:
-            scan = await self._proved(section, count)
+        if present is None:
+            header, scan = await self._proved(section, count)
             starts, end = scan.starts, scan.end
-            sealed = await self._sealed.take(section)
-            header, blob, index = sealed.header, sealed.blob, None
+        else:
+            header, starts, end = present.header, present.starts, present.end
         tail = Tail(header, starts[:count], starts[count] if count < len(starts) else end)
-        assert blob is not None
-        tail.put_into(blob)
-        tail.index, tail.indexed = index, count
+        tail.indexed = count
+        if present is not None:
+            assert present.blob is not None
+            tail.put_into(present.blob)
+            tail.index = present.index
         return tail
 
     async def _cut_index(self, tail: Tail) -> None:
@@ -168,8 +174,8 @@ class Removal:
         else:
             await self._offsets.cut(tail)
 
-    async def _proved(self, section: int, count: int) -> Scan:
-        """Return the records of a sealed section, of which `count` are to stay.
+    async def _proved(self, section: int, count: int) -> tuple[Header, Scan]:
+        """Return the header and the records of a sealed section, of which `count` are to stay.
 
         What stays of the last section has to prove itself: a damaged record in it would keep the journal from being
         opened. Nor is it cut on the word of the index, which may be wrong or an older one: that would cut into what is
@@ -179,18 +185,19 @@ class Removal:
             Refusal: One that is to stay is damaged.
         """
         try:
-            scan = await self._sealed.using(section, _records_of)
+            proved = await self._sealed.using(section, _records_of)
         except Corruption as corruption:
             raise Refusal(corruption) from corruption
-        assert scan is not None, "a section that is not sealed was cut"
+        assert proved is not None, "a section that is not sealed was cut"
+        header, scan = proved
         found = len(scan.starts)
         if found < count:
             partition, position = self._data.sections.partition, self._data.first_of(section) + found
             raise Refusal(
                 Corruption("record", "one that checks out", "other bytes", partition, section, scan.end, position)
             )
-        return scan
+        return header, scan
 
 
-async def _records_of(sealed: SealedSection) -> Scan:
-    return await scan_records(sealed.blob, sealed.end, sealed.header)
+async def _records_of(sealed: SealedSection) -> tuple[Header, Scan]:
+    return sealed.header, await scan_records(sealed.blob, sealed.end, sealed.header)

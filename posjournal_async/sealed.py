@@ -212,13 +212,17 @@ class SealedSections:
         if sealed is not None and not sealed.users:
             self._retire(sealed)
 
-    async def take(self, section: int) -> SealedSection:
-        """Return a sealed section whose blob belongs to the caller from now on; readers that are at it may finish."""
-        taken = await self.using(section, self._hand_over)
+    async def take(self, section: int, prepare: Callable[[], Awaitable[None]]) -> SealedSection:
+        """Return a sealed section whose blob belongs to the caller from now on; readers that are at it may finish.
+
+        Nothing is taken before `prepare` has succeeded.
+        """
+        taken = await self.using(section, partial(self._hand_over, prepare))
         assert taken is not None, "a section that is not sealed was taken"
         return taken
 
-    async def _hand_over(self, sealed: SealedSection) -> SealedSection:
+    async def _hand_over(self, prepare: Callable[[], Awaitable[None]], sealed: SealedSection) -> SealedSection:
+        await prepare()
         # It may have been retired for want of room while this call waited, and even opened once more by another
         # reader. Nobody but the caller closes it from now on, and nobody finds another handle of a section that is cut.
         self._handles.discard(sealed)

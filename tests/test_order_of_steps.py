@@ -35,7 +35,7 @@ from posjournal_async.testing.wrapping import is_data_sync
 from posjournal_async.waiting import refuse, resolve, retrieve
 from tests.format import writer
 from tests.format.writer import path_of
-from tests.journals import filled, limits_of, others_ended
+from tests.journals import filled, item_at, limits_of, others_ended
 from tests.recovery.journals import CONFIG, ITEMS, change, lay_out
 
 if TYPE_CHECKING:
@@ -530,18 +530,35 @@ async def test_a_reader_who_leaves_stops_no_other_and_keeps_nothing() -> None:
 
 async def test_a_section_that_is_cut_is_open_once() -> None:
     """A reader who opened it again while the rewind was under way keeps no handle with the old index (D4, F7)."""
+
+    def is_held(call: Call) -> bool:
+        is_first = call.what == "open" and call.partition == "orders_data" and call.name == bytes(8)
+        return is_first or (call.what == "write_at" and call.partition == "orders_checkpoint" and is_rewinding)
+
+    is_rewinding = False
     storage = GatedStorage(MemoryStorage())
-    journal = await sealed_and_closed(storage)
-    storage.hold(lambda call: call.what == "write_at" and call.partition == "orders_checkpoint")
-    rewinding = asyncio.create_task(journal.rewind(6))
+    async with await filled(Context(storage), 7, SMALL):
+        pass
+    journal = await Journal.init(Context(storage), replace(SMALL, max_open_blobs=1))
+    storage.hold(is_held)
+    opening = asyncio.create_task(journal.read(0))
     await storage.until_held()
-    assert await journal.read(4) == ITEMS[4]
+    await journal.append(item_at(7))  # the next section is full, and there is one open
+    is_rewinding = True
+    rewinding = asyncio.create_task(journal.rewind(6))
+    await storage.until_held(2)
+    storage.let_go()
+    assert await opening == item_at(0)  # which is kept in its place
+    reading = asyncio.create_task(journal.read(4))
+    for _ in range(50):
+        await asyncio.sleep(0)
     storage.let_all_go()
     await rewinding
+    assert await reading == item_at(4)
     await others_ended()
     assert journal._sealed.get(1) is None
     assert await journal.append_many([b"new", b"new"]) == 7
-    assert await journal.read_many(range(4, 8)) == [*ITEMS[4:6], b"new", b"new"]
+    assert await journal.read_many(range(4, 8)) == [item_at(4), item_at(5), b"new", b"new"]
     await journal.close()
 
 

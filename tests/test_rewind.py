@@ -13,9 +13,11 @@ from posjournal_async import (
     ItemOutOfRange,
     ItemPruned,
     Journal,
+    JournalFailed,
     MemoryStorage,
+    StorageError,
 )
-from posjournal_async.testing import Call, GatedStorage, RecordingStorage
+from posjournal_async.testing import Call, FaultyStorage, GatedStorage, RecordingStorage
 from tests.journals import config_of, contents_of, filled, item_at, items_in, limits_of, reopened
 
 SIZES = [0, 1, 9, 10, 11, 19, 20, 21, 29, 30, 34, 35]
@@ -204,6 +206,29 @@ async def test_a_read_that_a_rewind_overtakes_ends() -> None:
         with pytest.raises(ItemOutOfRange):
             async with asyncio.timeout(30):
                 await reading
+
+
+async def test_a_rewind_that_fails_closes_no_section_under_a_reader() -> None:
+    """The checkpoint cannot be lowered while a read is between two looks at a long record, which it gets (F1, C3)."""
+    item = bytes(2 * 2**20)
+    gates = GatedStorage(MemoryStorage())
+    storage = FaultyStorage(gates, only=lambda call: call.partition == "orders_checkpoint")
+    journal = await Journal.init(Context(storage), config_of(2))
+    await journal.append_many([item, b"1", b"2"])
+    await journal.sync()
+    gates.hold(lambda call: call.partition == "orders_data" and call.what == "read_at")
+    reading = asyncio.create_task(journal.read(0))
+    await gates.until_held()  # it asks how long the record is
+    gates.hold(lambda _: False)
+    storage.fail_at = storage.count + 1
+    with pytest.raises(StorageError) as failed:
+        await journal.rewind(1)
+    assert failed.value.partition == "orders_checkpoint"
+    gates.let_all_go()
+    assert await reading == item
+    assert await journal.read_many(range(3)) == [item, b"1", b"2"]
+    with pytest.raises(JournalFailed):
+        await journal.close()
 
 
 # A sealed section whose index says something else, or whose records are damaged.
