@@ -555,8 +555,8 @@ class Journal(Generic[T]):
         Raises:
             InvalidRewind: `size` is larger than the journal.
             ItemPruned: `size` lies below the pruning boundary.
-            Corruption: The section that would be the last holds a record below `size` that does not check out: no
-                journal is opened with that. Nothing was changed.
+            Corruption: The header of the section that would be the last, or a record in it below `size`, does not check
+                out: no journal is opened with that. Nothing was changed.
             StorageError: The storage failed, and with it the journal.
             JournalFailed: It had failed before, or failed while this waited; nothing was discarded.
         """

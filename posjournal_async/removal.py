@@ -69,7 +69,8 @@ class Removal:
         boundary = min(min_position, data.size) // ips * ips
         if boundary <= old:
             return False
-        await self._check_header(boundary // ips)
+        if data.is_sealed(boundary // ips):
+            await self._header_of(boundary // ips)
         await self._writer.commit_all()
         await self._checkpoint.store(durable=data.size, boundary=boundary)
         data.boundary = boundary  # nobody opens a section below it from here on
@@ -80,17 +81,16 @@ class Removal:
         self._metrics.count("sections_pruned", len(sections), self._label)
         return True
 
-    async def _check_header(self, section: int) -> None:
-        """Look whether a section can be the first: no journal is opened whose first header does not check out.
+    async def _header_of(self, section: int) -> Header:
+        """Return the header of a sealed section that is to be the first or the last: opening reads it.
 
         Raises:
-            Refusal: It cannot.
+            Refusal: It does not check out.
         """
-        if self._data.is_sealed(section):
-            try:
-                await self._sealed.check_header(section)
-            except Corruption as corruption:
-                raise Refusal(corruption) from corruption
+        try:
+            return await self._sealed.read_header(section)
+        except Corruption as corruption:
+            raise Refusal(corruption) from corruption
 
     async def rewind(self, size: int) -> None:
         """Discard the items from `size` on.
@@ -182,14 +182,14 @@ class Removal:
         durable, or keep what was to be discarded.
 
         Raises:
-            Refusal: One that is to stay is damaged.
+            Refusal: The header or one that is to stay is damaged.
         """
+        header = await self._header_of(section)
         try:
-            proved = await self._sealed.using(section, _records_of)
+            scan = await self._sealed.using(section, partial(_records_of, header=header))
         except Corruption as corruption:
             raise Refusal(corruption) from corruption
-        assert proved is not None, "a section that is not sealed was cut"
-        header, scan = proved
+        assert scan is not None, "a section that is not sealed was cut"
         found = len(scan.starts)
         if found < count:
             partition, position = self._data.sections.partition, self._data.first_of(section) + found
@@ -199,5 +199,5 @@ class Removal:
         return header, scan
 
 
-async def _records_of(sealed: SealedSection) -> tuple[Header, Scan]:
-    return sealed.header, await scan_records(sealed.blob, sealed.end, sealed.header)
+async def _records_of(sealed: SealedSection, header: Header) -> Scan:
+    return await scan_records(sealed.blob, sealed.end, header)

@@ -366,18 +366,16 @@ class SealedSections:
         """Handles that are being opened."""
         return sum(not opening.task.done() for opening in self._begun)
 
-    async def check_header(self, section: int) -> None:
-        """Look whether the header of a sealed section is what it was.
+    async def read_header(self, section: int) -> Header:
+        """Return the header of a sealed section as it is now, whatever it was when the section was opened.
 
         Raises:
-            Corruption: It is not.
+            Corruption: It is not what it has to be.
         """
-        if section in self._kept:
-            return  # it was when the section was opened
         first = self._first_of(section)
         blob, length = await self._sections.open(section)
         try:
-            await self._header_of(section, first, blob, length)
+            return await self._header_of(section, first, blob, length)
         finally:
             await blob.close()
 

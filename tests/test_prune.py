@@ -9,6 +9,7 @@ from posjournal_async import Context, Corruption, FileStorage, ItemPruned, Journ
 from tests.journals import (
     config_of,
     contents_of,
+    damage,
     filled,
     item_at,
     items_in,
@@ -198,15 +199,15 @@ async def test_prunes_beside_appends_and_reads_remove_nothing_else(context: Cont
         assert await contents_of(journal) == items_in(bounds)
 
 
-@pytest.mark.parametrize("damage", ["a bit of the header", "the index in its place"])
-async def test_a_prune_does_not_make_a_damaged_section_the_first(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damaged", ["a bit of the header", "the index in its place"])
+async def test_a_prune_does_not_make_a_damaged_section_the_first(tmp_path: Path, damaged: str) -> None:
     """It could not be opened again: refused before anything changed; one before it, or of all of it, is not (D4)."""
     async with await filled(Context(FileStorage(tmp_path)), 45) as journal:
         await journal.sync()
     blob, index = (tmp_path / f"orders_{part}" / (2).to_bytes(8).hex() for part in ("data", "offsets"))
     data = bytearray(blob.read_bytes())
     data[20] ^= 1
-    blob.write_bytes(data if damage == "a bit of the header" else index.read_bytes())
+    blob.write_bytes(data if damaged == "a bit of the header" else index.read_bytes())
     async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
         with pytest.raises(Corruption) as refused:
             await journal.prune(25)
@@ -219,3 +220,17 @@ async def test_a_prune_does_not_make_a_damaged_section_the_first(tmp_path: Path,
     async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
         assert limits_of(journal.bounds()) == (30, 46)
         assert await contents_of(journal) == items_in(range(30, 46))
+
+
+async def test_a_prune_reads_the_header_of_a_section_that_is_open_once_more(tmp_path: Path) -> None:
+    """It has rotted since the section was opened: the journal could not be opened again, so it is refused (D4)."""
+    async with await filled(Context(FileStorage(tmp_path)), 45) as journal:
+        assert await contents_of(journal) == items_in(range(45))
+        await damage(FileStorage(tmp_path), 2, 20)
+        with pytest.raises(Corruption) as refused:
+            await journal.prune(25)
+        assert refused.value.section == 2
+        assert limits_of(journal.bounds()) == (0, 45)
+        assert await journal.prune(30)
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
+        assert await contents_of(journal) == items_in(range(30, 45))

@@ -18,7 +18,7 @@ from posjournal_async import (
     StorageError,
 )
 from posjournal_async.testing import Call, FaultyStorage, GatedStorage, RecordingStorage
-from tests.journals import config_of, contents_of, filled, item_at, items_in, limits_of, reopened
+from tests.journals import config_of, contents_of, damage, filled, item_at, items_in, limits_of, reopened
 
 SIZES = [0, 1, 9, 10, 11, 19, 20, 21, 29, 30, 34, 35]
 
@@ -289,6 +289,21 @@ async def test_a_rewind_behind_damage_in_its_section_is_refused_and_changes_noth
         assert await contents_of(journal) == items_in(range(4))
     async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
         assert await contents_of(journal) == items_in(range(4))
+
+
+async def test_a_rewind_reads_the_header_of_a_section_that_is_open_once_more(tmp_path: Path) -> None:
+    """It has rotted since the section was opened: the journal could not be opened again, so it is refused (F4)."""
+    async with await filled(Context(FileStorage(tmp_path)), 45) as journal:
+        assert await contents_of(journal) == items_in(range(45))
+        await damage(FileStorage(tmp_path), 2, 20)
+        for size in (21, 29, 30):  # to the edge too: its section would be the last one
+            with pytest.raises(Corruption) as refused:
+                await journal.rewind(size)
+            assert refused.value.section == 2
+        assert await contents_of(journal) == items_in(range(45))
+        await journal.rewind(20)
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
+        assert await contents_of(journal) == items_in(range(20))
 
 
 async def test_what_is_left_of_a_sealed_section_is_read_without_waiting(tmp_path: Path) -> None:
