@@ -333,6 +333,7 @@ class Journal(Generic[T]):
             try:
                 data = self._encode(item)
             except Exception as error:
+                self._check_changeable()
                 raise self._payloads.refusal(error) from error
         # The straight way, one synchronous step: nothing is in the way, there is room, and the section does not get
         # full. Writer.append does the same with all questions asked, and Tail.append_run adds a run as this adds one.
@@ -351,8 +352,8 @@ class Journal(Generic[T]):
                     self._writer.fail(error)
                     raise
                 return tail.first + count
+        self._check_changeable()
         run = self._payloads.encode([item]) if self._encode is None else self._payloads.checked([data])
-        self._check_open()
         return await self._writer.append(run)
 
     async def append_many(self, items: Iterable[T]) -> int:
@@ -371,7 +372,7 @@ class Journal(Generic[T]):
             JournalFailed: As `append`.
         """
         self._check_here()
-        self._check_open()
+        self._check_changeable()
         runs: list[Run] = []
         rest: Iterator[Any] = iter(items)
         encode: Callable[[list[Any]], Run] = self._payloads.encode
@@ -737,6 +738,13 @@ class Journal(Generic[T]):
     def _check_open(self) -> None:
         if self._closing is not None:
             raise JournalClosed(self._config.partition)
+
+    def _check_changeable(self) -> None:
+        """Refuse what cannot be appended, whatever it is."""
+        if self._closing is not None:
+            raise JournalClosed(self._config.partition)
+        if self._writer.failure is not None:
+            raise JournalFailed(self._config.partition, self._writer.failure)
 
     def _check_readable(self, position: int) -> None:
         self._check_open()

@@ -11,16 +11,26 @@ import pytest
 
 from posjournal_async import (
     BytesCodec,
+    Codec,
+    CodecError,
+    Config,
     Context,
     Contiguous,
     FileStorage,
     InvalidConfiguration,
+    ItemTooLarge,
     Journal,
     JournalClosed,
+    JournalError,
+    JournalFailed,
     JournalLocked,
+    JsonCodec,
     MemoryStorage,
     Storage,
+    StorageError,
 )
+from posjournal_async.testing import FaultyStorage
+from posjournal_async.testing.wrapping import is_data_sync
 from tests.journals import (
     config_of,
     contents_of,
@@ -101,6 +111,32 @@ async def test_every_call_is_refused_from_the_moment_a_close_began(context: Cont
     with pytest.raises(JournalClosed):
         await answer_of(CALLS[name], journal)
     await closing
+
+
+@pytest.mark.parametrize("codec", [BytesCodec(), JsonCodec()], ids=["bytes", "json"])
+@pytest.mark.parametrize("item", [object(), b"long", "long"], ids=["object", "bytes", "str"])
+@pytest.mark.parametrize("ending", ["close", "failure"])
+async def test_an_item_that_is_refused_does_not_hide_the_end(codec: Codec[Any], item: object, ending: str) -> None:
+    """It could not be appended to an open journal either, but that the journal has ended is what its caller is told."""
+    storage = FaultyStorage(MemoryStorage(), only=is_data_sync)
+    journal = await Journal.init(Context(storage), Config(partition="orders", codec=codec, max_item_size=3))
+    for append in (journal.append, lambda item: journal.append_many([item])):
+        with pytest.raises((CodecError, ItemTooLarge)):
+            await append(item)
+    expected: type[JournalError] = JournalClosed
+    if ending == "close":
+        await journal.close()
+    else:
+        expected, storage.fail_at = JournalFailed, storage.count + 1
+        await journal.append(b"x" if isinstance(codec, BytesCodec) else 1)
+        with pytest.raises(StorageError):
+            await journal.sync()
+    for append in (journal.append, lambda item: journal.append_many([item])):
+        with pytest.raises(expected):
+            await append(item)
+    if ending != "close":
+        with pytest.raises(JournalFailed):
+            await journal.close()
 
 
 async def test_closing_is_idempotent(context: Context) -> None:
