@@ -51,9 +51,9 @@ class Outbox:
         async with AsyncExitStack() as stack:
             orders = await stack.enter_async_context(await Journal.init(Context(storage), ORDERS))
             delivered = await stack.enter_async_context(await Journal.init(Context(storage), DELIVERED))
+            delivered_up_to = await delivered.read(delivered.size() - 1) if delivered.size() else 0
             outbox = cls(orders, delivered, stack.pop_all())
-        if delivered.size():
-            outbox._next = await delivered.read(delivered.size() - 1)
+        outbox._next = delivered_up_to
         return outbox
 
     async def __aenter__(self) -> Self:

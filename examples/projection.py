@@ -14,7 +14,7 @@ import sqlite3
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,19 +50,20 @@ class Totals:
         """Name the file; use `open`."""
         self._file = file
         self._thread = ThreadPoolExecutor(1, "projection")
+        self._resources = ExitStack()
 
     @classmethod
     @asynccontextmanager
     async def open(cls, file: Path) -> AsyncGenerator[Totals, None]:
         """Open the projection, an empty one if there is none or if it is of another version."""
         totals = cls(file)
-        await totals._run(totals._connect)
         try:
+            await totals._run(totals._connect)
             yield totals
         finally:
-            closing = totals._run(totals._close)  # in the thread, behind what a cancelled caller has left there
+            ending = totals._run(totals._resources.close)  # in the thread, behind what a cancelled caller left there
             totals._thread.shutdown(wait=False)
-            await asyncio.shield(closing)
+            await asyncio.shield(ending)
 
     async def catch_up(self, journal: Journal[Any]) -> int:
         """Apply the events that it does not have yet, and return the position of the next one.
@@ -104,7 +105,8 @@ class Totals:
         return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _connect(self) -> None:
-        self._connection = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
+        self._connection = self._resources.enter_context(closing(connection))
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may take the last transactions, not half
         if self._connection.execute("PRAGMA user_version").fetchone() != (VERSION,):
@@ -124,9 +126,6 @@ class Totals:
                 return
             self._connection.executemany(ADD, ((event["customer"], event["cents"]) for event in events[done:]))
             self._connection.execute("UPDATE progress SET position = ?", [first + len(events)])
-
-    def _close(self) -> None:
-        self._connection.close()
 
 
 async def main(directory: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from posjournal_async import MemoryStorage
-from posjournal_async.testing import crash_points
+from posjournal_async import MemoryStorage, StorageError
+from posjournal_async.testing import FaultyStorage, crash_points
 from tests.examples.serving import example, printed_by
 
 if TYPE_CHECKING:
@@ -80,6 +81,27 @@ async def test_two_deliveries_at_once_send_each_order_once_and_in_order() -> Non
             await outbox.deliver(send)
             assert sent == list(range(start + 14))
             goes_on.clear()
+
+
+async def test_an_outbox_that_does_not_open_frees_its_journals() -> None:
+    """One of the reads that it opens with fails: both journals can be opened after that."""
+    module, storage = example("broker_outbox"), MemoryStorage()
+
+    async def send(_: int, __: Any) -> None:
+        pass
+
+    async with await module.Outbox.open(storage) as outbox:
+        await outbox.accept("order")
+        await outbox.deliver(send)
+    failing = FaultyStorage(storage, only=lambda call: call.what == "read_at" and call.partition == "delivered_data")
+    for fail_at in count(1):
+        failing.fail_at, failing.count = fail_at, 0
+        try:
+            async with await module.Outbox.open(failing):
+                break
+        except StorageError:
+            continue
+    assert fail_at > 1
 
 
 async def test_an_order_of_a_cancelled_caller_is_published_when_it_was_taken() -> None:

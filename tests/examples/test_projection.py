@@ -117,6 +117,32 @@ async def test_a_projection_that_is_ahead_or_of_another_version_is_built_anew(tm
             assert await newer.rows() == expected(events[:12])
 
 
+async def test_a_projection_that_is_not_opened_leaves_no_connection(tmp_path: Path) -> None:
+    """Cancelled while it connects, or of a file that is no database: what was opened is closed again."""
+    begun, goes_on = threading.Event(), threading.Event()
+    opened: list[Any] = []
+
+    class Slow(example("projection").Totals):  # type: ignore[misc]
+        def _connect(self) -> None:
+            opened.append(self)
+            begun.set()
+            goes_on.wait(30)
+            super()._connect()
+
+    opening = asyncio.create_task(Slow.open(tmp_path / "totals").__aenter__())
+    await asyncio.to_thread(begun.wait, 30)
+    opening.cancel()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    (tmp_path / "other").write_bytes(b"no database" * 100)
+    with pytest.raises(sqlite3.DatabaseError):
+        await Slow.open(tmp_path / "other").__aenter__()
+    for totals in opened:
+        with pytest.raises(sqlite3.ProgrammingError):
+            totals._connection.execute("SELECT 1")
+
+
 async def test_events_that_are_gone_are_told(tmp_path: Path) -> None:
     """A projection that lacks pruned events cannot be brought up to date; one that has them can."""
     events = orders(30)
