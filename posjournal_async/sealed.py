@@ -15,7 +15,7 @@ from posjournal_async.format.header import HEADER_LENGTH, Header, Kind
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.scan import claimed_end, is_record, scan_records
 from posjournal_async.sections import closed_on_error
-from posjournal_async.waiting import retrieve, task_of
+from posjournal_async.waiting import retrieve, task_of, twin_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -183,7 +183,12 @@ class SealedSections:
             opening.task.add_done_callback(partial(self._was_opened, section, opening))
         reader.opening = opening
         opening.waiters.add(reader)
-        return await asyncio.shield(opening.task)
+        try:
+            return await asyncio.shield(opening.task)
+        except Exception as error:
+            if len(opening.waiters) > 1:
+                raise twin_of(error)  # noqa: B904 - it has its cause
+            raise
 
     def _release(self, reader: _Use) -> None:
         """Let a reader go, if it is there. Doing it again does what an interruption left undone."""

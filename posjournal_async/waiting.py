@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-__all__ = ["claimed", "finished", "refuse", "resolve", "retrieve", "task_of"]
+__all__ = ["claimed", "finished", "refuse", "resolve", "retrieve", "task_of", "twin_of"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -45,6 +46,22 @@ def retrieve(task: asyncio.Task[Any]) -> None:
     """Look at the failure of a task, as its callback: all who waited may be gone. Those who still wait get it too."""
     if not task.cancelled():
         task.exception()
+
+
+def twin_of(error: Exception) -> Exception:
+    """Return a copy of an error for one of many who wait, with the error as its cause; the error if it has none.
+
+    One that all of them raise would collect their tracebacks and their notes.
+    """
+    try:
+        twin = copy.copy(error)
+    except Exception:  # noqa: BLE001 - of a class that makes no copies
+        return error
+    notes = getattr(error, "__notes__", None)
+    if notes is not None:
+        twin.__notes__ = [*notes]  # else the two would share the list
+    twin.__cause__ = error
+    return twin
 
 
 async def finished(work: asyncio.Future[T]) -> T:

@@ -32,7 +32,7 @@ from posjournal_async.data import PIECE
 from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.testing import CrashStorage, FaultyStorage, GatedStorage, Luck, OrderingMonitor, RecordingStorage
 from posjournal_async.testing.wrapping import is_data_sync
-from posjournal_async.waiting import refuse, resolve, retrieve
+from posjournal_async.waiting import refuse, resolve, retrieve, twin_of
 from tests.format import writer
 from tests.format.writer import path_of
 from tests.journals import filled, item_at, limits_of, others_ended
@@ -853,6 +853,25 @@ async def test_a_failure_that_nobody_looks_at_is_not_complained_about() -> None:
     del future, task
     gc.collect()
     assert complaints == []
+
+
+def test_a_twin_of_an_error_has_its_notes_and_no_list_in_common() -> None:
+    """What one waiter notes is not seen by the others; an error that makes no copies is shared (F1)."""
+
+    class Unique(Exception):
+        def __copy__(self) -> None:
+            raise TypeError
+
+    error = StorageError("orders_data", None, None, "open")
+    error.add_note("closing a blob failed too")
+    first, second = twin_of(error), twin_of(error)
+    first.add_note("seen by one")
+    assert error.__notes__ == second.__notes__ == ["closing a blob failed too"]
+    assert first.__cause__ is second.__cause__ is error
+    assert str(first) == str(error)
+    unique = Unique()
+    assert twin_of(unique) is unique
+    assert unique.__cause__ is None
 
 
 # What is let go.

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import traceback
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,28 @@ async def test_a_damaged_record_is_corruption_and_its_neighbours_are_not(storage
             if position != index:
                 assert await journal.read(position) == item_at(position)
     await journal.close()
+
+
+async def test_readers_of_a_section_that_does_not_open_get_errors_of_their_own(tmp_path: Path) -> None:
+    """They share its opening, and each can note and raise what it likes: nobody else sees that (I1)."""
+
+    def depth_of(error: BaseException) -> int:
+        return len(traceback.extract_tb(error.__traceback__))
+
+    async def error_of(position: int) -> Corruption:
+        with pytest.raises(Corruption) as damaged:
+            await journal.read(position)
+        damaged.value.add_note(f"reading {position}")
+        return damaged.value
+
+    await (await filled(Context(FileStorage(tmp_path)), 25)).close()
+    await damage(FileStorage(tmp_path), 1, 20)
+    async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
+        alone = await error_of(10)
+        errors = await asyncio.gather(*map(error_of, range(10, 20)))
+    assert [error.__notes__ for error in errors] == [[f"reading {position}"] for position in range(10, 20)]
+    assert all(depth_of(error) <= depth_of(alone) for error in errors)
+    assert {str(error) for error in errors} == {str(alone)}
 
 
 async def test_reading_damaged_records_changes_no_file(tmp_path: Path) -> None:
