@@ -85,6 +85,9 @@ class Journal(Generic[T]):
     `JournalClosed`. After a write, an fsync or a removal failed the journal has *failed*: what would change it raises
     `JournalFailed`, reads below the durable size go on, and opening it again recovers.
 
+    Not made to be subclassed: what makes a journal returns a `Journal`, whatever class it is called on. To add to one,
+    hold it in an object of your own; `Contiguous` is the type of what takes its place.
+
     Example:
         >>> import asyncio
         >>> from posjournal_async import Config, Context, Journal, MemoryStorage
