@@ -83,11 +83,13 @@ class OffsetsJournal:
         blob, length = await self._sections.open(header.section)
         async with closed_on_error(blob):
             wanted = _header_of(header).to_bytes() + _bytes_of(starts)
-            is_other = await blob.read_at(0, min(length, len(wanted) + 1)) != wanted
+            found = await blob.read_at(0, min(length, len(wanted) + 1))
+            is_other = found != wanted
+            is_right = found.startswith(wanted)  # and longer, where it is another
             if is_other:
-                await blob.resize(0)
+                await blob.resize(len(wanted) if is_right else 0)  # what is right stays: somebody may be looking at it
                 await blob.sync()
-            if is_other or not was_synced:
+            if not is_right or not was_synced:
                 await blob.write_at(0, wanted)
                 await blob.sync()
         return blob, is_other

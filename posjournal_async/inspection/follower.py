@@ -34,6 +34,9 @@ _LONGEST_PAYLOAD = 2**31 - 2
 # Records, of all sections together, whose heads are kept: 8 bytes each. The newest section always keeps its own.
 _MOST_HEADS = 2**18
 
+# In doubt from here on is also a section that begins at 0 and of which nothing was read.
+_EVERYTHING = -1
+
 # Sections that are all remembered; of those before them fewer and fewer.
 _MOST_SECTIONS = 1024
 
@@ -221,12 +224,13 @@ class Follower:
         if entry.stop < self.position:  # its section could not be read when it was passed
             self.position = entry.stop
             return [Rewound(entry.stop)]
-        is_new = piece.records is not None and not (self._known and self._known[-1] is entry)
+        is_new = piece.records is not None and not self._is_newest(entry)
         if is_new:
             self._known.append(entry)
         if piece.records is not None:
             entry.add(piece.run, piece.records)
         stop = entry.stop
+        was_known = self._is_newest(entry)
         if self._doubt < entry.stop:
             compared = await self._compare(again, entry if is_new else None)
             if compared is None:
@@ -236,7 +240,12 @@ class Follower:
                     entry.cut(self.position)
                 return None
             stop = compared
+        if stop == self.position and was_known and not self._is_newest(entry):
+            return None  # its blob is another than before: what that one holds is not read yet
         return self._moved(piece, stop, slot, is_same=slot == again.current)
+
+    def _is_newest(self, entry: Remembered) -> bool:
+        return bool(self._known) and self._known[-1] is entry
 
     def _moved(self, piece: _Piece, stop: int, slot: Slot, *, is_same: bool) -> list[Event] | None:
         """Return what it means that the history reaches to `stop` for now."""
@@ -247,8 +256,7 @@ class Follower:
         if stop > self.position:
             assert piece.records is not None
             return self._events(piece.records, stop - self.position)
-        is_there = piece.records is None or (self._known != [] and self._known[-1] is piece.entry)
-        if is_same and is_there and self.position < slot.durable:
+        if is_same and self.position < slot.durable:
             return [self._pass_over(piece, slot)]
         return [] if is_same else None
 
@@ -263,12 +271,12 @@ class Follower:
                 entry = newest if is_continued and newest is not None else _unread(slot, section)
                 reason = header.fault.value if isinstance(header, BadHeader) else "no blob"
                 if is_continued:
-                    self._doubt = 0
+                    self._doubt = _EVERYTHING
                 return _Piece(entry, fault=reason)
             if newest is not None and is_continued:
                 entry = newest
                 if header != expected_header(slot, section, newest.salt, header.codec):
-                    self._doubt = 0
+                    self._doubt = _EVERYTHING
                     return _Piece(entry, fault="the header of another blob")
             elif header != expected_header(slot, section, header.salt, header.codec):
                 return _Piece(_unread(slot, section), fault="the header of another blob")
@@ -302,7 +310,7 @@ class Follower:
     def _pass_over(self, piece: _Piece, slot: Slot) -> Corrupt:
         """Go on behind a section whose records cannot be found from here on: what is durable is damaged."""
         entry = piece.entry
-        if piece.records is None and (not self._known or self._known[-1] is not entry):
+        if piece.records is None and not self._is_newest(entry):
             self._known.append(entry)
         start, stop = self.position, (entry.section + 1) * slot.items_per_section
         self.position = entry.stop = stop

@@ -435,6 +435,27 @@ async def test_what_is_remembered_is_bounded_however_many_sections_were_seen(
         assert audience.items == {at: b"%d of %d" % (at, at >= size) for at in range(size + 60)}
 
 
+@pytest.mark.parametrize("start", [0, 4])
+async def test_a_section_that_was_begun_anew_before_one_of_its_items_was_seen_is_shown(
+    tmp_path: Path, start: int
+) -> None:
+    """A rewind has removed one of which there was the header only: no damage, and nothing is passed over."""
+    async with await filled(tmp_path, start) as journal:
+        await journal.sync()
+        await appended(journal, 1)
+        blob = tmp_path / "orders_data" / f"{start // 4:016x}"
+        whole = blob.read_bytes()
+        blob.write_bytes(whole[:64])  # as it was before its first record was written
+        audience = await followed(tmp_path)
+        assert audience.follower.position == start
+        blob.write_bytes(whole)
+        await journal.rewind(start)
+        await appended(journal, 3, history=1)
+        await journal.sync()
+        await audience.look_until_idle()
+    assert [audience.items[at] for at in range(start, start + 3)] == [b"%d of 1" % at for at in range(start, start + 3)]
+
+
 async def test_a_cut_that_comes_late_is_seen(tmp_path: Path) -> None:
     """A rewind lowers the checkpoint first: who looks in between sees the cut later, without another checkpoint."""
     stepped = Stepped(FileStorage(tmp_path))
