@@ -1,18 +1,10 @@
-"""The writer of a journal: the one task that changes its files, and group commit for all who wait for it.
+"""The writer of a journal: the one task that changes its files, and the queue of those who wait for it.
 
 Callers append to memory and wait; everything that reaches the storage goes through `Writer._run`, one step after the
-other. That
-is what makes the order of durable steps a matter of reading this file from top to bottom, and what makes cancelling
+other. That is what makes the order of durable steps a matter of reading one file, `steps.py`, and what makes cancelling
 harmless: a cancelled caller stops waiting, and the writer goes on.
 
 The task exists only while there is something to do, so that an idle journal can be collected.
-
-The order of durable steps:
-
-* A section's blobs are created, durably, before its first record is written (`_create`).
-* Data is durable before a size is reported as durable (`_commit_data`).
-* Data and offsets are durable before the checkpoint vouches for them (`_commit_all`).
-* A section is committed as a whole before the blobs of the next one are created (`_run`: sealing comes first).
 """
 
 from __future__ import annotations
@@ -24,14 +16,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from posjournal_async.data import PIECE
 from posjournal_async.errors import JournalClosed, JournalFailed, SizeOverflow
-from posjournal_async.sealed import SealedSection
+from posjournal_async.steps import Steps
 from posjournal_async.tail import LARGEST_SIZE
 from posjournal_async.turns import let_others_run
-from posjournal_async.waiting import refuse, resolve, task_of
+from posjournal_async.waiting import Waiters, refuse, resolve, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,7 +32,6 @@ if TYPE_CHECKING:
     from posjournal_async.offsets import OffsetsJournal
     from posjournal_async.payloads import Run
     from posjournal_async.sealed import SealedSections
-    from posjournal_async.tail import Tail
 
 __all__ = ["Refusal", "Writer"]
 
@@ -98,23 +87,26 @@ class Writer:
         on_failure: Callable[[], None],
     ) -> None:
         self._data = data
-        self._offsets = offsets
         self._checkpoint = checkpoint
-        self._sealed = sealed
         self._metrics = context.metrics
         self._label = context.label
         self._partition = partition
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
-        self._new_future: Callable[[], asyncio.Future[None]] = self._loop.create_future
         self.durable = durable
         self.failure: BaseException | None = None
-        # Sizes that somebody asked for, and those who wait for them. The size stays asked for when all of them were
-        # cancelled: a sync that was started is finished.
-        self._wanted_data = 0
-        self._wanted_all = 0
-        self._wait_data: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._wait_all: deque[tuple[int, asyncio.Future[None]]] = deque()
+        # Until a size is durable, and until it is indexed and vouched for too.
+        self._data_waiters = Waiters()
+        self._all_waiters = Waiters()
+        self._steps = Steps(
+            data,
+            offsets,
+            checkpoint,
+            sealed,
+            context=context,
+            on_durable=self._became_durable,
+            on_vouched=self._all_waiters.release,
+        )
         self._turns: deque[_Turn] = deque()
         self._task: asyncio.Task[None] | None = None
         self._is_shut = False
@@ -155,8 +147,9 @@ class Writer:
         """Return what to await until the section that ends at `size` is sealed; None if it is, or was discarded."""
         if self._checkpoint.slot.durable >= size or self._data.size < size:
             return None
-        self.check_sound()
-        return self._waiter(self._wait_all, size)
+        if self.failure is not None:
+            self.check_sound()
+        return self._waiter_for_all(size)
 
     def data_durable(self) -> asyncio.Future[None] | None:
         """Return what to await until everything appended so far is durable; None if it is."""
@@ -165,25 +158,28 @@ class Writer:
         size = self._data.size
         if self.durable >= size:
             return None
-        # As max() and `_waiter`, without the calls: this is done for each durable append.
-        if size > self._wanted_data:  # noqa: PLR1730
-            self._wanted_data = size
+        # As max() and `Waiters.wait`, without the calls: this is done for each durable append. The size only grows, or
+        # nobody waits any more, so that the last to ask wants the most.
+        waiters = self._data_waiters
+        if size > waiters.wanted:  # noqa: PLR1730
+            waiters.wanted = size
         if self._is_over:
             raise JournalClosed(self._partition)
-        future = self._new_future()
-        self._wait_data.append((size, future))
+        future = waiters.new_future()
+        waiters.waiting.append((size, future))
         if self._task is None:
             self._kick()
         return future
 
     def all_durable(self) -> asyncio.Future[None] | None:
         """Return what to await until everything appended so far is durable, indexed and vouched for; None if it is."""
-        self.check_sound()
+        if self.failure is not None:
+            self.check_sound()
         size = self._data.size
         if self._checkpoint.slot.durable >= size:
             return None
-        self._wanted_all = max(self._wanted_all, size)
-        return self._waiter(self._wait_all, size)
+        self._all_waiters.wanted = max(self._all_waiters.wanted, size)
+        return self._waiter_for_all(size)
 
     async def exclusively(self, operation: Callable[[], Awaitable[Any]], *, is_last: bool = False) -> Any:
         """Carry out an operation with nothing beside it, after everything that came before; return what it returns.
@@ -215,10 +211,8 @@ class Writer:
             self.failure = cause
         cause = self.failure
         self._let_in()
-        for waiters in (self._wait_data, self._wait_all):
-            for _, future in waiters:
-                refuse(future, self._error_of(cause))
-            waiters.clear()
+        for waiters in (self._data_waiters, self._all_waiters):
+            waiters.refuse_all(partial(self._error_of, cause))
         last = [turn for turn in self._turns if turn.is_last]
         for turn in self._turns:
             if not turn.is_last:
@@ -231,18 +225,15 @@ class Writer:
     async def commit_all(self) -> None:
         """Make everything appended durable, indexed, and vouched for by the checkpoint."""
         while self._data.oldest.is_full:
-            await self._seal()
-        await self._commit_all()
+            await self._steps.seal()
+        await self._steps.commit_all()
 
     def discard(self, size: int) -> None:
         """Take back what is durable, and let those go who wait for items from `size` on: there are none any more."""
         self.durable = size
-        self._wanted_data = min(self._wanted_data, size)
-        self._wanted_all = min(self._wanted_all, size)
-        for waiters in (self._wait_data, self._wait_all):
-            for _, future in waiters:
-                resolve(future, None)
-            waiters.clear()
+        for waiters in (self._data_waiters, self._all_waiters):
+            waiters.wanted = min(waiters.wanted, size)
+            waiters.let_all_go()
 
     # The task.
 
@@ -264,7 +255,8 @@ class Writer:
             if not self._has_work():
                 await asyncio.sleep(0)  # whoever was waiting may append at once, and needs no new task for it
         if self._is_over:
-            self._turn_away()
+            for waiters in (self._data_waiters, self._all_waiters):
+                waiters.refuse_all(partial(JournalClosed, self._partition))
         self._task = None
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -306,79 +298,19 @@ class Writer:
         """Return what has to be written or committed first; None if nothing has."""
         oldest = self._data.oldest
         if oldest.is_full:
-            return self._seal
-        if self._wanted_all > self._checkpoint.slot.durable:
-            return self._commit_all
-        if self._wanted_data > self.durable:
-            return self._commit_data
+            return self._steps.seal
+        if self._all_waiters.wanted > self._checkpoint.slot.durable:
+            return self._steps.commit_all
+        if self._data_waiters.wanted > self.durable:
+            return self._steps.commit_data
         if oldest.unhanded >= PIECE or is_room_wanted:
-            return self._commit_data if oldest.unsynced >= _MOST_UNSYNCED else self._write
+            return self._steps.commit_data if oldest.unsynced >= _MOST_UNSYNCED else self._steps.write
         return None
 
     def _is_room_wanted(self) -> bool:
         """Whether the first in the queue is an append that does not fit beside what waits to be written."""
         turn = self._turns[0] if self._turns else None
         return turn is not None and turn.run is not None and not self._data.has_room_for(turn.run.length)
-
-    async def _write(self) -> None:
-        """Hand what is buffered to the storage."""
-        tail = self._data.oldest
-        await self._create(tail)
-        self._metrics.count("bytes_written", tail.unhanded, self._label)
-        await self._data.write(tail)
-
-    async def _commit_data(self) -> None:
-        """Make what is buffered durable: one write, one fsync, whoever waits for it."""
-        tail = self._data.oldest
-        await self._create(tail)
-        self._metrics.count("bytes_written", tail.unhanded, self._label)
-        self._became_durable(await self._data.write_durably(tail))
-
-    async def _commit_all(self) -> None:
-        """Make what is buffered durable, and its offsets; then let the checkpoint vouch for both."""
-        tail = self._data.oldest
-        size = tail.size
-        if size == self._checkpoint.slot.durable:
-            return
-        await self._create(tail)
-        await self._sync_both(tail)
-        await self._checkpoint.store(durable=size, boundary=self._checkpoint.slot.boundary)
-        self._release(self._wait_all, size)
-
-    async def _sync_both(self, tail: Tail) -> None:
-        """Sync data and offsets at the same time.
-
-        The offsets may become durable first: recovery believes nothing that they say about an unsealed section.
-        """
-        await _both(partial(self._sync_data, tail), partial(self._offsets.sync, tail))
-
-    async def _sync_data(self, tail: Tail) -> None:
-        if tail.unsynced:  # else there is nothing to commit
-            self._metrics.count("bytes_written", tail.unhanded, self._label)
-            self._became_durable(await self._data.write_durably(tail))
-
-    async def _seal(self) -> None:
-        """Commit the oldest section as a whole, and keep it for reading."""
-        await self._commit_all()
-        tail = self._data.oldest
-        assert tail.blob is not None
-        assert tail.index is not None
-        await tail.index.close()
-        self._data.seal_oldest()
-        self._sealed.keep(SealedSection(tail.header, tail.blob, tail.starts, tail.end))
-        self._metrics.count("sections_sealed", 1, self._label)
-
-    async def _create(self, tail: Tail) -> None:
-        """Make the blobs of a section if they are missing; the one before it is sealed.
-
-        At the same time: if a crash leaves an index without data, recovery removes it.
-        """
-        if tail.blob is None and tail.index is None:
-            await _both(partial(self._data.create, tail), partial(self._offsets.create, tail))
-        elif tail.blob is None:
-            await self._data.create(tail)
-        elif tail.index is None:
-            await self._offsets.create(tail)
 
     async def _carry_out(self, turn: _Turn) -> None:
         """Carry out the operation at the head of the queue, where it stays meanwhile so that nothing slips in."""
@@ -493,60 +425,20 @@ class Writer:
         twin.__cause__ = cause
         return twin
 
-    def _waiter(self, waiters: deque[tuple[int, asyncio.Future[None]]], size: int) -> asyncio.Future[None]:
+    def _waiter_for_all(self, size: int) -> asyncio.Future[None]:
         if self._is_over:
             raise JournalClosed(self._partition)
-        future = self._new_future()
-        # Ascending, as `_release` lets them go: an append that filled a section asks when it gets its turn again, and
-        # must not wait behind somebody who came meanwhile and wants more.
-        place = len(waiters)
-        while place and waiters[place - 1][0] > size:
-            place -= 1
-        waiters.insert(place, (size, future))
+        future = self._all_waiters.wait(size)
         if self._task is None:
             self._kick()
         return future
-
-    def _turn_away(self) -> None:
-        """Tell those who still wait for a size that the journal is gone."""
-        for waiters in (self._wait_data, self._wait_all):
-            for _, future in waiters:
-                refuse(future, JournalClosed(self._partition))
-            waiters.clear()
 
     def _became_durable(self, size: int) -> None:
         self._metrics.count("commits", 1, self._label)
         self._metrics.count("items_committed", size - self.durable, self._label)
         self.durable = size
-        released = self._release(self._wait_data, size)
+        released = self._data_waiters.release(size)
         self._metrics.observe("commit_waiters", released, self._label)
-
-    def _release(self, waiters: deque[tuple[int, asyncio.Future[None]]], size: int) -> int:
-        count = 0
-        while waiters and waiters[0][0] <= size:
-            future = waiters[0][1]
-            if not future.done():
-                future.set_result(None)
-                count += 1
-            waiters.popleft()  # after it was answered: nobody is forgotten by an interruption
-        return count
-
-
-async def _both(*steps: Callable[[], Awaitable[None]]) -> None:
-    """Take two steps at the same time, and wait for both also when one of them fails; its failure is raised."""
-    failures: list[BaseException] = []
-
-    async def take(step: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await step()
-        except BaseException as error:  # noqa: BLE001 - raised below, as itself and not in a group
-            failures.append(error)
-
-    async with anyio.create_task_group() as both:
-        for step in steps:
-            both.start_soon(take, step)
-    if failures:
-        raise failures[0]
 
 
 class Refusal(Exception):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-__all__ = ["claimed", "finished", "refuse", "resolve", "retrieve", "task_of", "twin_of"]
+__all__ = ["Waiters", "claimed", "finished", "refuse", "resolve", "retrieve", "task_of", "twin_of"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -40,6 +41,57 @@ def refuse(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)
         future.exception()
+
+
+class Waiters:
+    """Those who wait until a size is reached, in ascending order.
+
+    Attributes:
+        wanted: The largest size that was asked for. It stays when all who wait for it were cancelled: what was started
+            is finished.
+        waiting: Sizes, and the futures of those who wait for them.
+        new_future: Makes such a future, on the running event loop.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = 0
+        self.waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.new_future: Callable[[], asyncio.Future[None]] = asyncio.get_running_loop().create_future
+
+    def wait(self, size: int) -> asyncio.Future[None]:
+        """Return what to await until a size is reached."""
+        future = self.new_future()
+        # Ascending, as `release` lets them go: an append that filled a section asks when it gets its turn again, and
+        # must not wait behind somebody who came meanwhile and wants more.
+        place = len(self.waiting)
+        while place and self.waiting[place - 1][0] > size:
+            place -= 1
+        self.waiting.insert(place, (size, future))
+        return future
+
+    def release(self, size: int) -> int:
+        """Let those go who wait for no more than a size; return how many still waited."""
+        waiting = self.waiting
+        count = 0
+        while waiting and waiting[0][0] <= size:
+            future = waiting[0][1]
+            if not future.done():
+                future.set_result(None)
+                count += 1
+            waiting.popleft()  # after it was answered: nobody is forgotten by an interruption
+        return count
+
+    def let_all_go(self) -> None:
+        """Let everybody go, whatever they wait for."""
+        for _, future in self.waiting:
+            resolve(future, None)
+        self.waiting.clear()
+
+    def refuse_all(self, error: Callable[[], BaseException]) -> None:
+        """Give everybody an error of their own."""
+        for _, future in self.waiting:
+            refuse(future, error())
+        self.waiting.clear()
 
 
 def retrieve(task: asyncio.Task[Any]) -> None:

@@ -34,6 +34,7 @@ LAYERS = [
     "ending",
     "measuring",
     "commit",
+    "steps",
     "reader",
     "sealed",
     "data",
