@@ -10,7 +10,6 @@ The task exists only while there is something to do, so that an idle journal can
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from posjournal_async.errors import JournalClosed, JournalFailed, SizeOverflow
 from posjournal_async.steps import Steps
 from posjournal_async.tail import LARGEST_SIZE
 from posjournal_async.turns import let_others_run
-from posjournal_async.waiting import Waiters, refuse, resolve, task_of
+from posjournal_async.waiting import Waiters, refuse, resolve, task_of, twin_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -416,14 +415,11 @@ class Writer:
         An error of its own, since one that many tasks raise would collect their tracebacks. A cancellation or an
         interruption of the writer is not one of the waiter.
         """
-        if not isinstance(cause, Exception):
-            return JournalFailed(self._partition, cause)
-        try:
-            twin = copy.copy(cause)
-        except Exception:  # noqa: BLE001 - of a class that makes no copies; whoever waits must not be forgotten for that
-            return JournalFailed(self._partition, cause)
-        twin.__cause__ = cause
-        return twin
+        if isinstance(cause, Exception):
+            twin = twin_of(cause)
+            if twin is not cause:  # else it is of a class that makes no copies; nobody must be forgotten for that
+                return twin
+        return JournalFailed(self._partition, cause)
 
     def _waiter_for_all(self, size: int) -> asyncio.Future[None]:
         if self._is_over:

@@ -240,15 +240,22 @@ class Follower:
                     entry.cut(self.position)
                 return None
             stop = compared
-        if stop == self.position and was_known and not self._is_newest(entry):
-            return None  # its blob is another than before: what that one holds is not read yet
-        return self._moved(piece, stop, slot, is_same=slot == again.current)
+        is_forgotten = was_known and not self._is_newest(entry)
+        return self._moved(piece, stop, slot, is_same=slot == again.current, is_forgotten=is_forgotten)
 
     def _is_newest(self, entry: Remembered) -> bool:
         return bool(self._known) and self._known[-1] is entry
 
-    def _moved(self, piece: _Piece, stop: int, slot: Slot, *, is_same: bool) -> list[Event] | None:
-        """Return what it means that the history reaches to `stop` for now."""
+    def _moved(self, piece: _Piece, stop: int, slot: Slot, *, is_same: bool, is_forgotten: bool) -> list[Event] | None:
+        """Return what it means that the history reaches to `stop` for now.
+
+        Args:
+            piece: What was read.
+            stop: Position.
+            slot: The checkpoint when it was read.
+            is_same: Whether that is the checkpoint still.
+            is_forgotten: Whether its section was known, and has another blob now, of which nothing was read.
+        """
         if stop < self.position:
             self.position = stop
             return [Rewound(stop)]
@@ -256,9 +263,9 @@ class Follower:
         if stop > self.position:
             assert piece.records is not None
             return self._events(piece.records, stop - self.position)
-        if is_same and self.position < slot.durable:
-            return [self._pass_over(piece, slot)]
-        return [] if is_same else None
+        if is_forgotten or not is_same:
+            return None
+        return [self._pass_over(piece, slot)] if self.position < slot.durable else []
 
     async def _read_piece(self, slot: Slot) -> _Piece:
         """Read the next records and make them durable, if the checkpoint does not vouch for them."""
