@@ -130,8 +130,8 @@ async def stand_in(
         header_of: Returns the header of a data blob, or why there is none; None if the blob is gone.
     """
     first = await header_of(sections[0]) if sections else None
-    if not isinstance(first, Header):
-        return None
+    if not isinstance(first, Header) or not _is_at_home(first, sections[0], first):
+        return None  # that of another section says another boundary, below which all would be removed
     codec = first.codec
     for section in reversed(sections):
         header = await header_of(section)

@@ -21,6 +21,7 @@ from posjournal_async.inspection.follower import Follower
 from posjournal_async.inspection.following import follow
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
 from posjournal_async.testing.wrapping import Call, WrappedStorage
+from tests.effort import effort
 from tests.format.writer import sealed_with_crc
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ class Writing:
         return self._chance.choice([*often, self.prune, self.rewind, self.reopen, self.reset, self.destroy])
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(effort(20, 400)))
 async def test_what_is_shown_is_the_history_whenever_one_looks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -33,7 +33,7 @@ from posjournal_async.sections import Sections
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
 from posjournal_async.testing import CrashStorage, Luck, PowerCut
 from tests.format import writer
-from tests.format.writer import path_of, read_checkpoint, read_journal
+from tests.format.writer import Part, path_of, read_checkpoint, read_journal
 from tests.journals import limits_of
 from tests.recovery.journals import CONFIG, ITEMS, change, lay_out, show, tree_of
 
@@ -464,6 +464,16 @@ async def test_a_lost_checkpoint_costs_nothing_that_can_be_read(tmp_path: Path, 
     assert again.is_history(start, 25)
     assert again.report.notes == shown.report.notes[1:] or how == "both torn"  # the other slot stays as it is
     assert read_journal(tmp_path, "orders") == [(position, ITEMS[position]) for position in range(start, 25)]
+
+
+@pytest.mark.parametrize("part", ["data", "offsets"])
+async def test_without_a_checkpoint_the_blob_of_another_section_is_no_first_one(tmp_path: Path, part: Part) -> None:
+    """F4: it says another boundary, below which everything would be removed."""
+    lay_out(tmp_path, 45)
+    path_of(tmp_path, "orders", "checkpoint").write_bytes(b"")
+    other = path_of(tmp_path, "orders", part, 2).read_bytes()
+    change(tmp_path, "data", 0, lambda _: other)
+    await assert_refused(tmp_path, Corruption)
 
 
 async def test_without_a_checkpoint_all_but_the_last_section_is_relied_on(tmp_path: Path) -> None:
