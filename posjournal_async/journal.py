@@ -744,10 +744,8 @@ class Journal(Generic[T]):
 
     def _check_changeable(self) -> None:
         """Refuse what cannot be appended, whatever it is."""
-        if self._closing is not None:
-            raise JournalClosed(self._config.partition)
-        if self._writer.failure is not None:
-            raise JournalFailed(self._config.partition, self._writer.failure)
+        self._check_open()
+        self._writer.check_sound()
 
     def _check_readable(self, position: int) -> None:
         self._check_open()
