@@ -372,7 +372,7 @@ def _checkpoint_of(slot: bytes) -> Checkpoint | None:
     )
     if (magic, version, zeros) != (_CHECKPOINT_MAGIC, 1, bytes(6)):
         raise Malformed(f"slot: expected magic, version 1 and zeros, found {fields[:16].hex()}")
-    if sequence < 1 or items_per_section < 1 or boundary > durable or any(slot[_SLOT_FIELDS_LENGTH + 4 :]):
+    if not 0 < sequence < 2**63 or items_per_section < 1 or boundary > durable or any(slot[_SLOT_FIELDS_LENGTH + 4 :]):
         raise Malformed(f"slot: expected fields in their ranges and zeros behind them, found {fields.hex()}")
     target = None if reset == ALL_ONES else reset
     return Checkpoint(sequence, journal_id, items_per_section, codec, durable, boundary, target)

@@ -100,7 +100,7 @@ def record(data: bytes) -> None:
     parsed = parse_header(data, len(data))
     if not isinstance(parsed, Header):
         return
-    room = (parsed.section + 1) * parsed.items_per_section - parsed.first
+    room = min((parsed.section + 1) * parsed.items_per_section, 2**64 - 1) - parsed.first
     if room < 0:
         return
     run = data[writer.HEADER_LENGTH :]
