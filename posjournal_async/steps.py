@@ -14,12 +14,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-import anyio
-
 from posjournal_async.sealed import SealedSection
+from posjournal_async.waiting import both
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from posjournal_async.checkpoint import Checkpoint
     from posjournal_async.config import Context
@@ -87,7 +86,7 @@ class Steps:
 
         The offsets may become durable first: recovery believes nothing that they say about an unsealed section.
         """
-        await _both(partial(self._sync_data, tail), partial(self._offsets.sync, tail))
+        await both(partial(self._sync_data, tail), partial(self._offsets.sync, tail))
 
     async def _sync_data(self, tail: Tail) -> None:
         if tail.unsynced:  # else there is nothing to commit
@@ -111,25 +110,8 @@ class Steps:
         At the same time: if a crash leaves an index without data, recovery removes it.
         """
         if tail.blob is None and tail.index is None:
-            await _both(partial(self._data.create, tail), partial(self._offsets.create, tail))
+            await both(partial(self._data.create, tail), partial(self._offsets.create, tail))
         elif tail.blob is None:
             await self._data.create(tail)
         elif tail.index is None:
             await self._offsets.create(tail)
-
-
-async def _both(*steps: Callable[[], Awaitable[None]]) -> None:
-    """Take two steps at the same time, and wait for both also when one of them fails; its failure is raised."""
-    failures: list[BaseException] = []
-
-    async def take(step: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await step()
-        except BaseException as error:  # noqa: BLE001 - raised below, as itself and not in a group
-            failures.append(error)
-
-    async with anyio.create_task_group() as both:
-        for step in steps:
-            both.start_soon(take, step)
-    if failures:
-        raise failures[0]

@@ -8,10 +8,12 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-__all__ = ["Waiters", "claimed", "finished", "refuse", "resolve", "retrieve", "task_of", "twin_of"]
+__all__ = ["Waiters", "both", "claimed", "finished", "refuse", "resolve", "retrieve", "task_of", "twin_of"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -114,6 +116,28 @@ def twin_of(error: Exception) -> Exception:
         twin.__notes__ = [*notes]  # else the two would share the list
     twin.__cause__ = error
     return twin
+
+
+async def both(first: Callable[[], Awaitable[T]], second: Callable[[], Awaitable[U]]) -> tuple[T, U]:
+    """Do two things at the same time, and return what comes of them.
+
+    Both are done when this ends, also when one of them fails; its failure is raised, as itself and not in a group.
+    """
+    found: dict[int, Any] = {}
+    failures: list[BaseException] = []
+
+    async def take(place: int, step: Callable[[], Awaitable[object]]) -> None:
+        try:
+            found[place] = await step()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(take, 0, first)
+        group.start_soon(take, 1, second)
+    if failures:
+        raise failures[0]
+    return found[0], found[1]
 
 
 async def finished(work: asyncio.Future[T]) -> T:

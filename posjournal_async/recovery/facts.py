@@ -10,6 +10,7 @@ from posjournal_async.format.checkpoint_slot import Slot
 from posjournal_async.format.header import BadHeader, Header, Kind
 from posjournal_async.scan import Scan, scan_records
 from posjournal_async.sections import unbroken
+from posjournal_async.waiting import both
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -70,8 +71,8 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
     Raises:
         Corruption: The checkpoint is lost, and there is no data that could stand in for it.
     """
-    data_sections = await data.scan()
-    offsets_sections = await offsets.scan()
+    # Each makes directories durable, which is most of what an opening waits for.
+    data_sections, offsets_sections = await both(data.scan, offsets.scan)
     slot = slots.current
     if slot is None:
         if not data_sections and not offsets_sections and slots.damaged < 2:

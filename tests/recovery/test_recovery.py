@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import shutil
 from dataclasses import replace
@@ -17,6 +18,7 @@ from posjournal_async import (
     InvalidConfiguration,
     Journal,
     JsonCodec,
+    MemoryStorage,
     StorageError,
 )
 from posjournal_async.checkpoint import SlotFacts
@@ -31,7 +33,7 @@ from posjournal_async.offsets import OffsetsJournal
 from posjournal_async.recovery.facts import observe
 from posjournal_async.sections import Sections
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
-from posjournal_async.testing import CrashStorage, Luck, PowerCut
+from posjournal_async.testing import CrashStorage, GatedStorage, Luck, PowerCut
 from tests.format import writer
 from tests.format.writer import Part, path_of, read_checkpoint, read_journal
 from tests.journals import limits_of
@@ -295,6 +297,21 @@ async def test_junk_behind_the_tail_is_cut_durably(tmp_path: Path, behind: bytes
 
 
 # Adopted data: what can be read and was never synced.
+
+
+async def test_an_opening_looks_at_both_partitions_at_the_same_time() -> None:
+    """Each look makes directories durable: an opening does not wait for the one before it begins the other."""
+    storage = GatedStorage(MemoryStorage())
+    async with await Journal.init(Context(storage), CONFIG) as journal:
+        await journal.append_many(ITEMS)
+    storage.hold(lambda call: call.what == "scan" and not call.partition.endswith("_checkpoint"))
+    opening = asyncio.ensure_future(Journal.init(Context(storage), CONFIG))
+    await storage.until_held(2)
+    looked_at = {call.partition for call in storage.held}
+    storage.let_all_go()
+    async with await opening as journal:
+        assert journal.size() == len(ITEMS)
+    assert looked_at == {f"{CONFIG.partition}_data", f"{CONFIG.partition}_offsets"}
 
 
 async def test_a_failing_sync_while_opening_fails_the_opening(tmp_path: Path) -> None:
