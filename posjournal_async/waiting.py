@@ -123,7 +123,7 @@ async def both(first: Callable[[], Awaitable[T]], second: Callable[[], Awaitable
 
     Both are done when this ends, also when one of them fails; its failure is raised, as itself and not in a group.
     """
-    found: dict[int, Any] = {}
+    found: list[Any] = [None, None]
     failures: list[BaseException] = []
 
     async def take(place: int, step: Callable[[], Awaitable[object]]) -> None:
