@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from posjournal_async.errors import Corruption
+from posjournal_async.errors import Corruption, StorageError
 from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.record import parse_record
 from posjournal_async.scan import LONG, claimed_end
 
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from posjournal_async.data import DataJournal
@@ -99,7 +99,7 @@ class Reader:
         if tail is not None:
             found, start = await self._in_tail(tail, position)
         else:
-            look = await self._sealed.using(section, partial(self._in_sealed, position=position))
+            look = await self._using(section, partial(self._in_sealed, position=position))
             if look is None:
                 return None
             found, start = look
@@ -154,7 +154,7 @@ class Reader:
         tail = self._data.unsealed(section)
         if tail is not None:
             return Place(tail.header.salt, tail.bounds_of(position)[0], tail.first, tail.starts, tail.end)
-        look = await self._sealed.using(section, partial(self._place_in_sealed, position=position))
+        look = await self._using(section, partial(self._place_in_sealed, position=position))
         if look is None:
             return None
         is_there, place = look
@@ -203,7 +203,7 @@ class Reader:
     async def fetch(self, section: int, start: int, length: int) -> bytes | None:
         """Return bytes of a section's records, at most `length` of them; none where the records end.
 
-        None if the section was removed.
+        None if the section was removed or cut.
         """
         tail = self._data.unsealed(section)
         if tail is not None:
@@ -212,7 +212,17 @@ class Reader:
                 return found
             assert tail.blob is not None
             return await tail.blob.read_at(start, min(length, tail.written - start))
-        return await self._sealed.using(section, partial(_bytes_of, start=start, length=length))
+        return await self._using(section, partial(_bytes_of, start=start, length=length))
+
+    async def _using(self, section: int, use: Callable[[SealedSection], Awaitable[T]]) -> T | None:
+        """Return what `use` makes of a sealed section; None if it was removed or cut meanwhile."""
+        generation = self._data.generation
+        try:
+            return await self._sealed.using(section, use)
+        except StorageError:
+            if generation == self._data.generation:
+                raise
+            return None  # the blob is that of the tail since, which nobody keeps open for readers
 
 
 def _sealed_at_once(sealed: SealedSection, position: int) -> Payload | None:

@@ -13,8 +13,10 @@ from posjournal_async import (
     ItemOutOfRange,
     ItemPruned,
     Journal,
+    JournalClosed,
     JournalFailed,
     MemoryStorage,
+    Storage,
     StorageError,
 )
 from posjournal_async.testing import Call, FaultyStorage, GatedStorage, RecordingStorage
@@ -206,6 +208,23 @@ async def test_a_read_that_a_rewind_overtakes_ends() -> None:
         with pytest.raises(ItemOutOfRange):
             async with asyncio.timeout(30):
                 await reading
+
+
+async def test_a_read_that_a_rewind_and_then_a_close_overtake_says_closed(storage: Storage) -> None:
+    """The section that it is at was cut, and is closed between two looks at a long record (C3)."""
+    gates = GatedStorage(storage)
+    journal = await Journal.init(Context(gates), config_of(2))
+    await journal.append_many([bytes(2 * 2**20), b"1", b"2"])
+    await journal.sync()
+    gates.hold(lambda call: call.partition == "orders_data" and call.what == "read_at")
+    reading = asyncio.create_task(journal.read(0))
+    await gates.until_held()  # it asks how long the record is
+    gates.hold(lambda _: False)
+    await journal.rewind(1)
+    await journal.close()
+    gates.let_all_go()
+    with pytest.raises(JournalClosed):
+        await reading
 
 
 async def test_a_rewind_that_fails_closes_no_section_under_a_reader() -> None:
