@@ -79,11 +79,12 @@ class Checkpoint:
     """The checkpoint of an open journal.
 
     Attributes:
+        blob: Where it is kept.
         slot: What was last made durable.
     """
 
     def __init__(self, blob: Blob, slot: Slot, place: int) -> None:
-        self._blob = blob
+        self.blob = blob
         self.slot = slot
         self._place = place
 
@@ -104,15 +105,15 @@ class Checkpoint:
         may not be written. Writing the same bytes in the same place cannot tear them.
         """
         if self.slot.sequence:
-            await write_durably(self._blob, self._place * SLOT_LENGTH, self.slot.to_bytes())
+            await write_durably(self.blob, self._place * SLOT_LENGTH, self.slot.to_bytes())
 
     async def write(self, slot: Slot) -> None:
         """Make this very slot durable, in the place of the one before the current one."""
         place = 1 - self._place
-        await write_durably(self._blob, place * SLOT_LENGTH, slot.to_bytes())
+        await write_durably(self.blob, place * SLOT_LENGTH, slot.to_bytes())
         self.slot = slot
         self._place = place
 
     async def close(self) -> None:
         """Release the blob."""
-        await self._blob.close()
+        await self.blob.close()

@@ -20,7 +20,7 @@ from posjournal_async.errors import JournalClosed, JournalFailed, SizeOverflow
 from posjournal_async.steps import Steps
 from posjournal_async.tail import LARGEST_SIZE
 from posjournal_async.turns import let_others_run
-from posjournal_async.waiting import Waiters, refuse, resolve, task_of, twin_of
+from posjournal_async.waiting import Waiters, finished, refuse, resolve, task_of, twin_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -251,6 +251,11 @@ class Writer:
                 await self._pass()
             except Exception as error:  # noqa: BLE001 - it is latched, and given to everybody it concerns
                 self.fail(error)
+            except asyncio.CancelledError:
+                # The lock is free when this task ends with its event loop: nothing may land in a file after that.
+                self.fail(asyncio.CancelledError())
+                await finished(task_of(self._steps.come_to_rest()))
+                raise
             if not self._has_work():
                 await asyncio.sleep(0)  # whoever was waiting may append at once, and needs no new task for it
         if self._is_over:

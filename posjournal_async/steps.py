@@ -11,9 +11,11 @@ Each step is of the oldest unsealed section, and the writer takes one after the 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from posjournal_async.errors import StorageError
 from posjournal_async.sealed import SealedSection
 from posjournal_async.waiting import both
 
@@ -103,6 +105,12 @@ class Steps:
         self._data.seal_oldest()
         self._sealed.keep(SealedSection(tail.header, tail.blob, tail.starts, tail.end))
         self._metrics.count("sections_sealed", 1, self._label)
+
+    async def come_to_rest(self) -> None:
+        """Return when no write goes on that was begun by a step, which may have been cancelled."""
+        for blob in (*self._data.blobs(), self._checkpoint.blob):
+            with suppress(StorageError):  # it was closed, which is as good; or it cannot be read
+                await blob.read_at(0, 1)  # in its turn
 
     async def _create(self, tail: Tail) -> None:
         """Make the blobs of a section if they are missing; the one before it is sealed.

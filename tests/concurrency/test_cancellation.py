@@ -1021,3 +1021,34 @@ async def test_a_lock_is_not_let_go_while_a_removal_goes_on(tmp_path: Path, monk
         assert found.size() >= 2
         assert await found.read_many(range(found.size())) == [b"item %d" % position for position in range(found.size())]
     await other.close()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed journal")
+async def test_a_lock_is_not_let_go_while_a_write_goes_on(tmp_path: Path, disk: Disk) -> None:
+    """Not even where a journal is left unclosed at the end of `asyncio.run`: it would land in somebody else's (D1)."""
+    storage = FileStorage(tmp_path)
+    other, _ = await storage.open("p", b"other")
+    journal = await Journal.init(Context(storage), SMALL)
+    await journal.append_many([b"0", b"1"])
+    await journal.sync()
+    disk.stick(calls=1)
+    await journal.append(b"2")
+    syncing = asyncio.create_task(journal.sync_data())
+    await asyncio.to_thread(disk.entered.wait)
+    del journal
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.wait([syncing])
+    del syncing, task
+    for _ in range(100):  # on the threads that are free
+        await other.sync()
+    gc.collect()
+    with pytest.raises(JournalLocked):
+        await Journal.init(Context(storage), SMALL)
+
+    disk.let_go()
+    await all_others_end()
+    gc.collect()
+    async with await Journal.init(Context(storage), SMALL) as found:
+        assert await found.read_many(range(found.size())) == [b"0", b"1", b"2"]
+    await other.close()
