@@ -138,7 +138,13 @@ class FileStorage:
 
     async def _removed(self, remove: Callable[[], None]) -> None:
         # In a lane, since an interruption cannot lose what it tells: nothing else ends the waiting.
-        await finished(Lane(self._threads).submit(remove))
+        lane = Lane(self._threads)
+
+        def remove_in_time() -> None:
+            lane.check_open()
+            remove()
+
+        await finished(lane.submit(remove_in_time))
 
     async def scan(self, partition: str) -> list[bytes]:
         """Return the names of the blobs of a partition in no particular order; `[]` when it is missing."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -827,6 +827,37 @@ def test_a_change_that_waits_for_a_thread_when_its_event_loop_is_closed_is_not_m
     asyncio.run(come_back())
     assert (root / "p" / FILE).read_bytes() == b"in time"
     gc.collect()  # the blob, which nobody closed
+
+
+@pytest.mark.parametrize("name", [NAME, None], ids=["blob", "partition"])
+def test_a_removal_that_waits_for_a_thread_when_its_event_loop_is_closed_is_not_made(
+    root: Path, name: bytes | None
+) -> None:
+    """As after a second Ctrl-C, which does not wait for it: what is there then may be somebody else's (F6)."""
+    storage = FileStorage(root, threads=1)
+    is_taken, is_free = threading.Event(), threading.Event()
+
+    def take() -> None:
+        is_taken.set()
+        assert is_free.wait(timeout=30)
+
+    async def leave_it_waiting() -> Coroutine[Any, Any, None]:
+        await write(storage, NAME)
+        storage._threads.hand(take)
+        removing = storage.remove("p", name)
+        removing.send(None)
+        return removing
+
+    async def come_back() -> list[bytes]:
+        return await storage.scan("p")  # behind the removal on the one thread
+
+    loop = asyncio.new_event_loop()
+    removing = loop.run_until_complete(leave_it_waiting())
+    loop.close()
+    assert is_taken.wait(timeout=30)
+    is_free.set()
+    assert asyncio.run(come_back()) == [NAME]
+    removing.close()
 
 
 @needs_proc
