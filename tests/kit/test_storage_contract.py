@@ -17,6 +17,8 @@ from posjournal_async.testing.wrapping import WrappedStorage
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from typing_extensions import Buffer
+
     from posjournal_async.storage.protocols import Blob, Lock
     from posjournal_async.testing import Call
 
@@ -108,6 +110,34 @@ class ListsOnePage(Wrong):
         return (await super().scan(partition))[:1_000]
 
 
+class GoesOnRemoving(Wrong):
+    """Removes what it was to remove also when nobody waits for it any more."""
+
+    @override
+    async def around(self, call: Call, go_on: Callable[[], Awaitable[Any]]) -> Any:
+        if call.what not in {"remove", "remove_many"}:
+            return await super().around(call, go_on)
+
+        async def later() -> None:
+            for _ in range(4):
+                await asyncio.sleep(0)
+            await go_on()
+
+        return await asyncio.shield(asyncio.ensure_future(later()))
+
+
+class EmptiesMany(Wrong):
+    """Empties many blobs before it removes them, whoever has them open."""
+
+    @override
+    async def remove_many(self, partition: str, names: Sequence[bytes]) -> None:
+        for name in names:
+            blob, _ = await self.open(partition, name)
+            await blob.resize(0)
+            await blob.close()
+        await super().remove_many(partition, names)
+
+
 class Shares(Wrong):
     """Does once what several ask for at the same time, and is cancelled with any of them."""
 
@@ -123,14 +153,32 @@ class Shares(Wrong):
 
 
 class WrongBlobs(MemoryStorage):
-    """A storage in memory whose blobs are wrong: `change` is given each that is opened."""
+    """A storage in memory whose blobs may be wrong: `change` is given each that is opened.
+
+    They offer what is optional, and that is right.
+    """
 
     def change(self, blob: Any) -> None:
-        raise NotImplementedError
+        """Put a bug into it."""
+
+    def offer(self, blob: Any) -> None:
+        """Offer what is optional."""
+
+        def read_at_once(offset: int, length: int) -> bytes | None:
+            found = bytes(blob._content[offset : offset + length]) if blob._is_open else b""
+            return found if len(found) == length else None
+
+        async def write_durably_at(offset: int, data: Buffer) -> None:
+            await blob.write_at(offset, data)
+            await blob.sync()
+
+        blob.read_at_once = read_at_once
+        blob.write_durably_at = write_durably_at
 
     @override
     async def open(self, partition: str, name: bytes) -> tuple[Any, int]:
         blob, length = await super().open(partition, name)
+        self.offer(blob)
         self.change(blob)
         return blob, length
 
@@ -158,6 +206,39 @@ class KeepsWhatItRead(WrongBlobs):
             return known[offset, length]
 
         blob.read_at = read_at
+
+
+class CountsItemsDurably(WrongBlobs):
+    """Takes the number of items in a buffer for that of its bytes, where it is to be durable at once."""
+
+    @override
+    def change(self, blob: Any) -> None:
+        write = blob.write_durably_at
+        blob.write_durably_at = lambda offset, data: write(offset, bytes(data)[: len(data)])
+
+
+class KeepsWhatItReadAtOnce(WrongBlobs):
+    """Gives at once what a handle has given before."""
+
+    @override
+    def change(self, blob: Any) -> None:
+        read = blob.read_at_once
+        known: dict[tuple[int, int], bytes | None] = {}
+        blob.read_at_once = lambda *place: known.get(place) or known.setdefault(place, read(*place))
+
+
+class GivesBuffers(WrongBlobs):
+    """Gives at once what is no `bytes`."""
+
+    @override
+    def change(self, blob: Any) -> None:
+        read = blob.read_at_once
+
+        def read_at_once(offset: int, length: int) -> bytearray | None:
+            found = read(offset, length)
+            return None if found is None else bytearray(found)
+
+        blob.read_at_once = read_at_once
 
 
 class ClosesAll(WrongBlobs):
@@ -197,6 +278,7 @@ class WritesBack(WrongBlobs):
 
 contract = StorageContract()
 ONLY_NAMED = contract.test_only_what_is_named_is_removed
+LATER = contract.test_a_cancelled_removal_removes_nothing_later
 SAME = contract.test_who_asks_for_the_same_is_not_cancelled_with_others
 
 
@@ -208,6 +290,10 @@ SAME = contract.test_who_asks_for_the_same_is_not_cancelled_with_others
         (RemovesEverywhere, ONLY_NAMED, {"removed": "blob"}),
         (RemovesManyEverywhere, ONLY_NAMED, {"removed": "many"}),
         (StopsAtWhatIsMissing, contract.test_removing_many_removes_these, {}),
+        (GoesOnRemoving, LATER, {"turns": 1, "removed": "blob"}),
+        (GoesOnRemoving, LATER, {"turns": 1, "removed": "partition"}),
+        (GoesOnRemoving, LATER, {"turns": 1, "removed": "many"}),
+        (EmptiesMany, contract.test_an_open_handle_goes_on_reading_what_was_removed, {"removed": "many"}),
         (TakesUpperForLower, contract.test_blobs_are_told_apart_by_partition_and_name, {}),
         (TakesUpperForLower, contract.test_locks_of_other_partitions_are_independent, {}),
         (ListsOnePage, contract.test_many_blobs_are_all_listed_and_all_removed, {}),
@@ -217,6 +303,9 @@ SAME = contract.test_who_asks_for_the_same_is_not_cancelled_with_others
         (Shares, SAME, {"turns": 1, "doing": "sync"}),
         (CountsItems, contract.test_a_write_takes_any_buffer, {"data": array("H", b"hello!")}),
         (KeepsWhatItRead, contract.test_handles_of_one_blob_see_the_same_bytes, {}),
+        (CountsItemsDurably, contract.test_writing_durably_writes_in_order, {}),
+        (KeepsWhatItReadAtOnce, contract.test_reading_at_once_gives_what_is_there_now, {}),
+        (GivesBuffers, contract.test_reading_at_once_gives_all_or_none, {}),
         (ClosesAll, contract.test_closing_one_handle_leaves_the_others, {}),
         (WritesBack, contract.test_a_removed_blob_does_not_come_back_with_its_handle, {}),
     ],
@@ -225,6 +314,14 @@ async def test_a_backend_that_is_wrong_is_seen(
     kind: Callable[[], Any], test: Callable[..., Awaitable[None]], values: dict[str, Any]
 ) -> None:
     """And one that is right passes that test."""
-    await test(RecordingStorage(MemoryStorage()), **values)
+    await test(RecordingStorage(WrongBlobs()), **values)
     with pytest.raises((AssertionError, JournalLocked, OSError)):
         await test(kind(), **values)
+
+
+async def test_the_contract_leaves_the_event_loop_as_it_was() -> None:
+    """It may be that of other tests too, whose errors nobody would be told of."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    await contract.test_cancelled_callers_do_not_disturb_the_others(MemoryStorage(), 1)
+    assert loop.get_exception_handler() is before
