@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption, StorageError
 from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, parse_header
-from posjournal_async.storage.protocols import RemovesMany
+from posjournal_async.storage.protocols import removes_many
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Container, Iterable, Sequence
@@ -63,7 +63,7 @@ class Sections:
         names = [_name_of(section) for section in sections]
         if not names:
             return
-        if isinstance(self._storage, RemovesMany):
+        if removes_many(self._storage):
             await self._storage.remove_many(self.partition, names)
         else:
             for name in names:
@@ -94,7 +94,7 @@ async def closed_on_error(*blobs: Blob) -> AsyncGenerator[None]:
 
 async def write_durably(blob: Blob, offset: int, data: Buffer) -> None:
     """Write and sync, in one operation where the blob has one. `data` must not change until it is done."""
-    # As isinstance(blob, WritesDurably), which takes longer than all else of a commit that is done on the event loop.
+    # As writes_durably(blob), without the call: this is done for each commit.
     write_durably_at = getattr(blob, "write_durably_at", None)
     if write_durably_at is not None:
         await write_durably_at(offset, data)

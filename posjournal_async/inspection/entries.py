@@ -23,7 +23,7 @@ from posjournal_async.inspection.survey import make_durable
 from posjournal_async.offsets import OffsetsJournal
 from posjournal_async.scan import scan_records
 from posjournal_async.sections import Sections, closed_on_error
-from posjournal_async.storage.protocols import ReadsAtOnce
+from posjournal_async.storage.protocols import reads_at_once
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -368,7 +368,7 @@ async def _read(
 
 async def read_soon(blob: Blob, offset: int, length: int) -> bytes:
     """Return bytes of a blob as `read_at` does, without the hop to a thread where they are at hand."""
-    found = blob.read_at_once(offset, length) if isinstance(blob, ReadsAtOnce) else None
+    found = blob.read_at_once(offset, length) if reads_at_once(blob) else None
     if found is None:
         return await blob.read_at(offset, length)
     await asyncio.sleep(0)  # others are to have their turn all the same

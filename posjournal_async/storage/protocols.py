@@ -13,12 +13,17 @@ which is all but what has to be durable:
 * Handles of one blob read the same bytes, whichever of them wrote these.
 * A handle that is open goes on reading what was removed.
 * Failures are raised as `StorageError`.
+
+What is optional is offered by whoever has the method, be it one that `__getattr__` passes on to another object: a blob
+that does something to its bytes does it there too, or has None in that place.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from typing_extensions import TypeIs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -35,6 +40,9 @@ __all__ = [
     "WritesDurably",
     "check_blob_name",
     "check_partition_name",
+    "reads_at_once",
+    "removes_many",
+    "writes_durably",
 ]
 
 PARTITION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -150,3 +158,22 @@ class RemovesMany(Protocol):
     async def remove_many(self, partition: str, names: Sequence[bytes]) -> None:
         """Remove the blobs in the order given; all removals are durable on return, none is promised before."""
         ...
+
+
+# Not isinstance, which from Python 3.12 on does not see what an object passes on to another by `__getattr__`: what a
+# journal calls has to be what a wrapper offers, and what the contract is run on.
+
+
+def reads_at_once(blob: object) -> TypeIs[ReadsAtOnce]:
+    """Say whether a blob can read at once."""
+    return getattr(blob, "read_at_once", None) is not None
+
+
+def writes_durably(blob: object) -> TypeIs[WritesDurably]:
+    """Say whether a blob can write and sync in one operation."""
+    return getattr(blob, "write_durably_at", None) is not None
+
+
+def removes_many(storage: object) -> TypeIs[RemovesMany]:
+    """Say whether a storage can remove many blobs with one wait for the device."""
+    return getattr(storage, "remove_many", None) is not None

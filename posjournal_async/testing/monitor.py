@@ -14,7 +14,7 @@ from typing_extensions import override
 from posjournal_async.errors import JournalClosed
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot, parse_slot
 from posjournal_async.format.header import HEADER_LENGTH
-from posjournal_async.storage.protocols import ReadsAtOnce, WritesDurably
+from posjournal_async.storage.protocols import reads_at_once, writes_durably
 from posjournal_async.testing.shadows import Attached, JournalShadow, Shadow
 from posjournal_async.testing.wrapping import Call, WrappedStorage
 
@@ -134,8 +134,7 @@ class OrderingMonitor(WrappedStorage):
     @override
     async def open(self, partition: str, name: bytes) -> tuple[Blob, int]:
         blob, length = await super().open(partition, name)
-        reads_at_once = isinstance(blob, ReadsAtOnce)
-        return _WatchedBlob(self, blob, partition, name) if reads_at_once else blob, length
+        return _WatchedBlob(self, blob, partition, name) if reads_at_once(blob) else blob, length
 
     @override
     async def around(self, call: Call, go_on: Callable[[], Awaitable[T]]) -> T:
@@ -401,10 +400,10 @@ class _WatchedBlob:
     """A blob that reads at once, which waits for nothing and so does not go by way of `around`."""
 
     def __init__(self, monitor: OrderingMonitor, inner: Blob, partition: str, name: bytes) -> None:
-        assert isinstance(inner, ReadsAtOnce)
+        assert reads_at_once(inner)
         self.read_at = inner.read_at
         self.write_at = inner.write_at
-        if isinstance(inner, WritesDurably):
+        if writes_durably(inner):
             self.write_durably_at = inner.write_durably_at
         self.resize = inner.resize
         self.sync = inner.sync

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from posjournal_async.errors import JournalLocked, StorageError
-from posjournal_async.storage.protocols import ReadsAtOnce, RemovesMany, WritesDurably
+from posjournal_async.storage.protocols import reads_at_once, removes_many, writes_durably
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from typing_extensions import Buffer
 
-    from posjournal_async.storage.protocols import Blob, Lock, Storage
+    from posjournal_async.storage.protocols import Blob, Lock, ReadsAtOnce, Storage
 
 __all__ = ["StorageContract"]
 
@@ -139,7 +139,7 @@ class StorageContract:
             lambda: storage.scan(partition),
             lambda: storage.lock(partition),
         ]
-        if isinstance(storage, RemovesMany):
+        if removes_many(storage):
             calls.append(lambda: storage.remove_many(partition, []))
         for call in calls:
             with pytest.raises(ValueError):  # noqa: PT011 - its message is not a promise
@@ -643,7 +643,7 @@ class StorageContract:
     async def test_reading_at_once_gives_all_or_none(self, storage: Storage) -> None:
         """`ReadsAtOnce`: what it returns is what `read_at` returns, and never less than was asked for."""
         async with _opened(storage) as blob:
-            if not isinstance(blob, ReadsAtOnce):
+            if not reads_at_once(blob):
                 pytest.skip("the blobs of this storage do not read at once")
             data = Random(1).randbytes(10_000)
             await blob.write_at(0, data)
@@ -657,7 +657,7 @@ class StorageContract:
     async def test_reading_at_once_gives_what_is_there_now(self, storage: Storage) -> None:
         """`ReadsAtOnce`: nothing that was there before a write or a cut, by this handle or by another one."""
         async with _opened(storage) as one, _opened(storage) as other:
-            if not isinstance(one, ReadsAtOnce) or not isinstance(other, ReadsAtOnce):
+            if not reads_at_once(one) or not reads_at_once(other):
                 pytest.skip("the blobs of this storage do not read at once")
             for content in (b"hello", b"HELLO", b"hell", b"Hello", b""):
                 await one.resize(len(content))
@@ -670,7 +670,7 @@ class StorageContract:
         """`ReadsAtOnce`: from the call of close on it gives None or an error, never the bytes of some other file."""
         blob, _ = await storage.open(PARTITION, NAME)
         await blob.write_at(0, b"hello")
-        if not isinstance(blob, ReadsAtOnce):
+        if not reads_at_once(blob):
             await blob.close()
             pytest.skip("the blobs of this storage do not read at once")
         closing = _started(blob.write_at(5, bytes(LARGE)), blob.close())
@@ -685,7 +685,7 @@ class StorageContract:
     async def test_writing_durably_writes_in_order(self, storage: Storage) -> None:
         """`WritesDurably`: `write_at`, then `sync`, in order with all other operations, and refused when closed."""
         async with _opened(storage) as blob:
-            if not isinstance(blob, WritesDurably):
+            if not writes_durably(blob):
                 pytest.skip("the blobs of this storage do not write durably")
             data = array("H", b"bbbb")
             calls = (blob.write_at(0, b"aaaa"), blob.write_durably_at(1, data), blob.write_at(2, b"cc"))
@@ -698,7 +698,7 @@ class StorageContract:
 
     async def test_removing_many_removes_these(self, storage: Storage) -> None:
         """`RemovesMany`: what is listed goes, missing or not; what is not listed stays."""
-        if not isinstance(storage, RemovesMany):
+        if not removes_many(storage):
             pytest.skip("this storage does not remove many blobs at once")
         await storage.remove_many(PARTITION, [NAME])
         for name in BLOB_NAMES:
@@ -711,7 +711,7 @@ class StorageContract:
     @pytest.mark.parametrize("name", NOT_BLOB_NAMES)
     async def test_removing_many_checks_all_names_first(self, storage: Storage, name: bytes) -> None:
         """`RemovesMany`: one that is no name is refused before anything is removed."""
-        if not isinstance(storage, RemovesMany):
+        if not removes_many(storage):
             pytest.skip("this storage does not remove many blobs at once")
         await _create(storage, NAME)
         with pytest.raises(ValueError):  # noqa: PT011 - its message is not a promise
@@ -746,7 +746,7 @@ def _removal(storage: Storage, removed: str, names: Sequence[bytes]) -> Awaitabl
     """Return what removes the partition, or some of its blobs: one, or many in one call."""
     if removed != "many":
         return storage.remove(PARTITION, names[0] if removed == "blob" else None)
-    if not isinstance(storage, RemovesMany):
+    if not removes_many(storage):
         pytest.skip("this storage does not remove many blobs at once")
     return storage.remove_many(PARTITION, names)
 

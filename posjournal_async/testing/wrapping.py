@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from posjournal_async.storage.protocols import (
-    ReadsAtOnce,
-    RemovesMany,
-    WritesDurably,
     check_blob_name,
     check_partition_name,
+    reads_at_once,
+    removes_many,
+    writes_durably,
 )
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class WrappedStorage:
     async def open(self, partition: str, name: bytes) -> tuple[Blob, int]:
         """Do what the wrapped storage does."""
         blob, length = await self.around(Call("open", partition, name), lambda: self.inner.open(partition, name))
-        kind = _KINDS[isinstance(blob, WritesDurably), isinstance(blob, ReadsAtOnce)]
+        kind = _KINDS[writes_durably(blob), reads_at_once(blob)]
         return kind(self, blob, partition, name), length
 
     async def remove(self, partition: str, name: bytes | None) -> None:
@@ -109,7 +109,7 @@ class WrappedStorage:
         inner = self.inner
 
         async def remove() -> None:
-            if isinstance(inner, RemovesMany):
+            if removes_many(inner):
                 await inner.remove_many(partition, names)
             else:
                 for name in names:
@@ -155,7 +155,7 @@ class _PlainBlob:
 
 class _DurablyWritingBlob(_PlainBlob):
     async def write_durably_at(self, offset: int, data: Buffer) -> None:
-        assert isinstance(self._inner, WritesDurably)
+        assert writes_durably(self._inner)
         inner = self._inner
         call = self._call("write_durably_at", offset, bytes(data))
         await self._around(call, lambda: inner.write_durably_at(offset, data))
@@ -163,7 +163,7 @@ class _DurablyWritingBlob(_PlainBlob):
 
 class _AtOnceReadingBlob(_PlainBlob):
     def read_at_once(self, offset: int, length: int) -> bytes | None:
-        assert isinstance(self._inner, ReadsAtOnce)
+        assert reads_at_once(self._inner)
         return self._inner.read_at_once(offset, length)
 
 

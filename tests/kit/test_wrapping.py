@@ -54,6 +54,39 @@ async def test_a_wrapper_offers_what_the_wrapped_one_offers(
         await lock.release()
 
 
+class PassingOn:
+    """What has no method of its own, and passes everything on to another."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class PassingOnStorage(PassingOn):
+    """A storage whose blobs pass everything on, too."""
+
+    async def open(self, partition: str, name: bytes) -> tuple[Any, int]:
+        blob, length = await self._inner.open(partition, name)
+        return PassingOn(blob), length
+
+
+@pytest.mark.parametrize("wrapper", [*WRAPPERS, OrderingMonitor])
+async def test_a_wrapper_offers_what_the_wrapped_one_passes_on(
+    wrapper: Callable[[Storage], Storage], tmp_path: Path
+) -> None:
+    """A journal calls it, whether or not there is a method of that name."""
+    inner: Any = PassingOnStorage(FileStorage(tmp_path))
+    storage = wrapper(inner)
+    lock = await storage.lock("p_checkpoint")
+    blob, _ = await storage.open("p_checkpoint", b"n")
+    assert isinstance(blob, ReadsAtOnce)
+    assert isinstance(blob, WritesDurably)
+    await blob.close()
+    await lock.release()
+
+
 class SlowBlob:
     """A blob that offers nothing besides, around one in a file."""
 
