@@ -108,6 +108,9 @@ class Threads(Executor):
                     raise NoThread(str(error)) from error
                 return  # one of those that there are does it, a little later
             crew.threads.append(thread)
+            if crew.is_over:  # since it was asked: who ended the others did not know of this one, and may wait for it
+                crew.jobs.put(None)
+                raise RuntimeError("the threads have ended")
 
 
 class _Crew:

@@ -329,6 +329,22 @@ def test_nothing_is_taken_when_the_threads_have_ended() -> None:
         threads.hand(lambda: None)
 
 
+def test_a_thread_that_is_started_while_they_are_ended_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by an event loop in a daemon thread when the interpreter exits, which would wait for it for ever."""
+    threads = Threads(2, "t")
+    start = threading.Thread.start
+
+    def start_and_end(thread: threading.Thread) -> None:
+        start(thread)
+        threads.shutdown(wait=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_and_end)
+        with pytest.raises(RuntimeError, match="the threads have ended"):
+            threads.hand(lambda: None)
+    join(started_by(threads))
+
+
 def test_a_forked_child_starts_threads_of_its_own_and_leaves_the_jobs_of_the_parent_alone() -> None:
     """Of the threads it gets only what is said of them; what waits for the jobs is not to be ended there either."""
     begun, may_go = threading.Event(), threading.Event()
