@@ -174,7 +174,6 @@ async def planned(
         reindexed, damaged = await _wrong_indexes(storage, partition, facts, advance)
         facts = replace(facts, offsets=sorted({*facts.offsets, *reindexed}))
     plan = decide(facts, expectation)
-    reindexed = tuple(section for section in reindexed if section not in plan.align)
     rebuilt = [section for section in plan.align if not await _is_indexed(storage, partition, facts, section)]
     rebuilt = sorted({*rebuilt, *plan.drop_offsets} & {*plan.align})
     changes = [

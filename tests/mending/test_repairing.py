@@ -27,7 +27,7 @@ from tests.damage.kinds import Kind, damages_of
 from tests.damage.states import crashed_states, named_states
 from tests.effort import effort
 from tests.format.writer import path_of, write_journal
-from tests.journals import files_below
+from tests.journals import config_of, files_below
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,6 +194,25 @@ async def test_indexes_of_sealed_sections_are_made_anew_when_asked_for(tmp_path:
         }
         assert put_back(tree_below(tmp_path / "root"), tmp_path / "quarantine") == damaged
         shutil.rmtree(tmp_path / "quarantine")
+
+
+async def test_a_lost_first_index_is_made_anew_beside_what_a_crash_left(tmp_path: Path) -> None:
+    """Its section is the last one that is whole: the creation of the next one, or a rewind of it, was interrupted."""
+    root, items = tmp_path / "root", [b"item"] * 6
+    for what_is_left in (b"", None):
+        shutil.rmtree(root, ignore_errors=True)
+        write_journal(root, "j", items=items, items_per_section=3, durable=3)
+        path_of(root, "j", "offsets", 0).unlink()
+        left = path_of(root, "j", "data", 1)
+        left.unlink() if what_is_left is None else left.write_bytes(what_is_left)
+        before = tree_below(root)
+        repair = await planned(ReadOnlyFileStorage(root), "j", with_indexes=True)
+        await repaired(root, tmp_path / "quarantine", repair)
+        assert put_back(tree_below(root), tmp_path / "quarantine") == before
+        shutil.rmtree(tmp_path / "quarantine")
+        async with await Journal.init(Context(FileStorage(root)), config_of(3, partition="j")) as journal:
+            assert journal.recovery.clean
+            assert [item async for _, item in journal.replay(0)] == items[:3]
 
 
 async def test_the_index_of_a_damaged_section_is_left_as_it_is(tmp_path: Path) -> None:
