@@ -175,7 +175,7 @@ async def _scans(
         if section < doubtful:
             found[section] = await _scan(blobs, section, slot.durable, advance)
     first = data[kept[0]]
-    if kept[0] not in found and first.head:
+    if kept[0] not in found and (first.head or not first.length):  # else it was not read
         found[kept[0]] = SectionFacts(parse_header(first.head, first.length), first.length)
     return found
 

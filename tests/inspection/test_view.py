@@ -286,6 +286,17 @@ async def test_the_section_before_what_opening_removes_is_read_as_the_last_one(t
         )
 
 
+@pytest.mark.parametrize("length", [0, 1, 63])
+async def test_a_first_section_without_its_header_is_what_opening_refuses(tmp_path: Path, length: int) -> None:
+    """Whatever is left of it."""
+    lay_out(tmp_path, 25)
+    change(tmp_path, "data", 0, lambda blob: blob[:length])
+    found = await survey(ReadOnlyFileStorage(tmp_path), "orders")
+    with pytest.raises(Corruption) as refused:
+        await Journal.init(Context(FileStorage(tmp_path)), config_of())
+    assert str(found.problem) == str(refused.value)
+
+
 async def test_items_end_at_the_first_that_cannot_be_read_or_decoded(tmp_path: Path) -> None:
     """With its error; entries go on behind it."""
     lay_out(tmp_path, 25)
