@@ -145,13 +145,17 @@ async def _bytes_cut(path: JournalPath, seen: Survey, section: int, size: int) -
     """
     partition = f"{path.partition}_data"
     view = next((view for view in seen.sections if view.section == section), None)
-    if view is None or not isinstance(view.header, Header):
-        raise Corruption("section to cut", "a good header", "none", partition, section)
+    if view is None or view.data_bytes is None:
+        raise Corruption("section to cut", "a data blob", "none", partition, section)
     scan = view.scan
     if scan is None:
-        blob, length = await Sections(ReadOnlyFileStorage(path.root), partition).open(section)
+        sections = Sections(ReadOnlyFileStorage(path.root), partition)
+        blob, length = await sections.open(section)
         try:
-            scan = await scan_records(blob, length, view.header)
+            header = await sections.read_header(blob, length)  # that of a view is not read where there are many
+            if not isinstance(header, Header):
+                raise Corruption("section to cut", "a good header", "none", partition, section)
+            scan = await scan_records(blob, length, header)
         finally:
             await blob.close()
     kept, found = size - view.first, len(scan.starts)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.cli.transcripts import agrees, items_of, made_journal, started
+from tests.cli.transcripts import agrees, items_of, made_journal, posjournal_run, started
+from tests.format.writer import write_journal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,3 +25,15 @@ def test_the_size_is_the_position_of_the_next_item(tmp_path: Path) -> None:
         output, _ = process.communicate(b'"new"\n')
     assert output == b"appended 1 item, position 7\n"
     assert items_of(tmp_path) == [*((position, position) for position in range(7)), (7, "new")]
+
+
+def test_a_section_is_cut_where_there_are_many(tmp_path: Path) -> None:
+    """Above a thousand sections too, whose headers are not read beforehand."""
+    write_journal(tmp_path, "orders", items=[b"item"] * 2_002, items_per_section=2)
+    for option, verb in (("--dry-run", "would remove"), ("--yes", "removed")):
+        result = posjournal_run("rewind", str(tmp_path / "orders"), "1001", option)
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout.startswith(
+            f"{verb} 1,001 items, positions 1001..2001: 500 whole sections and a part of another"
+        )
+    assert len(list((tmp_path / "orders_data").iterdir())) == 501
