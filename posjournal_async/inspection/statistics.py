@@ -230,12 +230,6 @@ async def _count(view: JournalView, section: SectionView, sizes: Sizes, advance:
         sizes.add(_lengths_of(section.scan.starts, section.scan.end))
         advance(section.items)
         return min(section.first + len(section.scan.starts), section.stop)
-    if section.state is SectionState.SEALED and isinstance(section.header, Header):
-        counted = await _count_by_index(view, section, section.header)
-        if counted is not None:
-            sizes.add(counted)
-            advance(section.items)
-            return section.stop
     try:
         blob, length = await view.storage.open(f"{view.partition}_data", section.section.to_bytes(8))
     except StorageError as error:
@@ -243,12 +237,19 @@ async def _count(view: JournalView, section: SectionView, sizes: Sizes, advance:
             return section.first
         raise
     try:
+        # That of a view is not read where there are many sections.
         header = parse_header(await blob.read_at(0, HEADER_LENGTH), length)
         slot = view.survey.slot
         journal_id = None if slot is None else slot.journal_id
         expected = (journal_id, section.section, section.first)
         if not isinstance(header, Header) or (header.journal_id, header.section, header.first) != expected:
             return section.first
+        if section.state is SectionState.SEALED:
+            counted = await _count_by_index(view, section, header)
+            if counted is not None:
+                sizes.add(counted)
+                advance(section.items)
+                return section.stop
         scan = await scan_records(blob, length, header)
     finally:
         await blob.close()

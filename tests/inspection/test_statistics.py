@@ -11,6 +11,7 @@ import pytest
 from posjournal_async import BytesCodec, Config, Context, FileStorage, Journal
 from posjournal_async.inspection.statistics import Sizes, Statistics, gather
 from posjournal_async.inspection.view import JournalView
+from tests.format.writer import write_journal
 from tests.journals import damage
 
 if TYPE_CHECKING:
@@ -74,6 +75,16 @@ async def test_an_index_that_cannot_be_true_is_not_believed(tmp_path: Path, offs
     await damage(FileStorage(tmp_path), 1, offset + 7 * (offset > 63), partition="orders_offsets")
     found, _ = await gathered(tmp_path)
     agrees(found.sizes, [len(item) for item in items])
+
+
+async def test_the_indexes_of_many_sections_are_used(tmp_path: Path) -> None:
+    """Above a thousand sections too, whose headers are not read beforehand: no record is looked at."""
+    write_journal(tmp_path, "orders", items=[b"item"] * 2_002, items_per_section=2)
+    await damage(FileStorage(tmp_path), 500, 64)
+    found, told = await gathered(tmp_path)
+    assert found.unknown == []
+    agrees(found.sizes, [4] * 2_002)
+    assert told == 2_002
 
 
 async def test_a_section_without_an_index_is_scanned(tmp_path: Path) -> None:
