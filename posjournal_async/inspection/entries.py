@@ -44,7 +44,7 @@ _ENTRY = 8
 
 
 class Replaced(PositionError):
-    """The position was in the journal that was looked at, and a reset has put another in its place.
+    """The position was in the journal that was looked at, which was reset or destroyed since.
 
     Attributes:
         partition: Base name of the journal.
@@ -55,7 +55,7 @@ class Replaced(PositionError):
         self.partition = partition
 
     def __str__(self) -> str:
-        found = "another, which a reset put in its place"
+        found = "that it was reset or destroyed since"
         return f"journal: expected the one that was looked at, found {found} (partition {self.partition})"
 
 
@@ -328,9 +328,9 @@ def _at(error: Corruption, section: int, position: int) -> Corruption:
 def _why_gone(view: View, now: Slot | None, start: int, stop: int) -> Unreadable | None:
     """Return what a live writer has done to positions since the view was loaded; None if nothing says that it did."""
     known = view.survey.slot
-    if now is None or known is None:
+    if known is None or (now is None and not known.sequence):  # there was no checkpoint at the start either
         return None
-    if now.journal_id != known.journal_id or now.reset is not None:
+    if now is None or now.journal_id != known.journal_id or now.reset is not None:
         return Unreadable(start, stop, Replaced(start, view.partition))
     if now.boundary > start:
         return Unreadable(start, min(stop, now.boundary), ItemPruned(start, now.boundary))

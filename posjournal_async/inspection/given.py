@@ -157,7 +157,7 @@ class OneHistory:
         Raises:
             Rewritten: A rewind has discarded it, or some of it.
             ItemPruned: It was pruned meanwhile, and nothing tells whether it was rewound before.
-            Replaced: A reset has put another journal in the place of this one.
+            Replaced: The journal was reset or destroyed.
         """
         given = self._before
         if given is None:

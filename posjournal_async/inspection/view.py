@@ -221,7 +221,7 @@ class JournalView:
         Raises:
             Rewritten: A live writer has rewound behind what was given: what came after may be of another history.
             ItemPruned: What was given last was pruned, and nothing tells whether it was rewound before.
-            Replaced: A reset has put another journal in the place of this one.
+            Replaced: The journal was reset or destroyed.
         """
         history = OneHistory(self.storage, self.partition)
         try:

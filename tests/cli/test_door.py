@@ -232,11 +232,16 @@ def test_a_journal_that_nothing_explains_is_not_taken_for_an_empty_one(tmp_path:
     assert result.stderr.startswith("posjournal: checkpoint: expected one valid slot")
 
 
+@pytest.mark.parametrize("is_destroyed", [False, True])
 @pytest.mark.parametrize(("command", "code"), [(("get", "3"), 1), (("cat",), 1), (("export",), 1), (("info",), 0)])
 def test_a_reset_while_somebody_looks_is_told_as_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], code: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    code: int,
+    is_destroyed: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """Positions that were asked for are not there any more; nothing is wrong, and no option was."""
+    """Positions that were asked for are not there any more; nothing is wrong, and no option was. So it is destroyed."""
     made_journal(tmp_path, list(range(25)))
     load = JournalView.load
 
@@ -246,13 +251,15 @@ def test_a_reset_while_somebody_looks_is_told_as_that(
         context = posjournal_async.Context(FileStorage(tmp_path))
         async with await posjournal_async.Journal.init_at_size(context, config, 0) as other:
             await other.append_many(["another"] * 25)
+            if is_destroyed:
+                await other.destroy()
         return view
 
     monkeypatch.setattr(JournalView, "load", load_and_reset)
     result = posjournal_run(*look(command, str(tmp_path / "orders")))
     assert "another" not in result.stdout
     assert result.exit_code == code
-    assert ("another, which a reset put in its place" in result.stderr) == bool(code)
+    assert ("that it was reset or destroyed since" in result.stderr) == bool(code)
 
 
 async def open_once(root: Path) -> None:
