@@ -11,9 +11,11 @@ from posjournal_async.cli.codec_choice import codec_of
 from posjournal_async.cli.shown import printable
 from posjournal_async.cli.writing import look_at, note_repair
 from posjournal_async.config import Config, Context
+from posjournal_async.inspection.survey import survey
 from posjournal_async.journal import Journal
 from posjournal_async.recovery.plan import Expectation, check_configuration
 from posjournal_async.storage.file import FileStorage
+from posjournal_async.storage.readonly import ReadOnlyFileStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from posjournal_async.cli.console import Output
     from posjournal_async.cli.options import JournalPath
     from posjournal_async.codecs import Codec
+    from posjournal_async.storage.file import FileLock
 
 __all__ = ["Keeping", "create_options", "open_or_create", "takes_bytes", "way_of_keeping"]
 
@@ -90,6 +93,36 @@ async def way_of_keeping(
     return Keeping(path, config, seen.size)
 
 
+class _VacantStorage(FileStorage):
+    """A storage that locks a journal only if there is none: what is made then replaces nothing that is there.
+
+    Args:
+        path: The journal.
+    """
+
+    def __init__(self, path: JournalPath) -> None:
+        super().__init__(path.root)
+        self._journal = path
+
+    async def lock(self, partition: str) -> FileLock:
+        """Lock it, and look then: nobody can make it after that."""
+        lock = await super().lock(partition)
+        try:
+            await self._check_vacant()
+        except BaseException:
+            await lock.release()
+            raise
+        return lock
+
+    async def _check_vacant(self) -> None:
+        path = self._journal
+        seen = await survey(ReadOnlyFileStorage(path.root), path.partition)
+        if seen.problem is not None:
+            raise seen.problem
+        if seen.slot is not None:
+            raise click.UsageError(f"somebody made '{printable(str(path))}' meanwhile: nothing was changed")
+
+
 async def open_or_create(output: Output, keeping: Keeping, *, first: int = 0) -> Journal[Any]:
     """Open a journal, or make it.
 
@@ -101,13 +134,9 @@ async def open_or_create(output: Output, keeping: Keeping, *, first: int = 0) ->
     Raises:
         click.UsageError: It was to be made, and somebody else has made it.
     """
-    context = Context(FileStorage(keeping.path.root))
     if keeping.size is None and first:
-        # That would replace a journal that somebody made meanwhile.
-        if (await look_at(keeping.path)).slot is not None:
-            raise click.UsageError(f"somebody made '{printable(str(keeping.path))}' meanwhile: nothing was changed")
-        return await Journal.init_at_size(context, keeping.config, first)
-    journal = await Journal.init(context, keeping.config)
+        return await Journal.init_at_size(Context(_VacantStorage(keeping.path)), keeping.config, first)
+    journal = await Journal.init(Context(FileStorage(keeping.path.root)), keeping.config)
     note_repair(output, journal)
     return journal
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import pytest
 
-from posjournal_async import BytesCodec, Codec, Config, Journal, JsonCodec, MsgpackCodec
+from posjournal_async import BytesCodec, Codec, Config, FileStorage, Journal, JsonCodec, MsgpackCodec
 from posjournal_async.cli import arrow, import_
 from posjournal_async.cli.exported import BadEntry
 from posjournal_async.payloads import Payloads
@@ -35,6 +35,8 @@ from tests.cli.transcripts import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from posjournal_async.storage.file import FileLock
 
 # Neither ships types.
 EXT_TYPE: Any = msgpack.ExtType
@@ -198,6 +200,24 @@ def test_a_journal_that_was_made_meanwhile_is_left_alone(tmp_path: Path, monkeyp
     assert result.exit_code == 2
     assert "meanwhile" in result.stderr
     assert items_of(tmp_path) == [(0, "somebody's")]
+
+
+def test_a_journal_that_was_made_at_the_last_moment_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two imports that begin at once: the slower one finds what the other has made when it gets the lock."""
+    (tmp_path / "file").write_text('{"position":7,"item":1}\n')
+
+    async def lock_late(storage: FileStorage, partition: str) -> FileLock:
+        monkeypatch.undo()
+        await asyncio.to_thread(made_journal, tmp_path, ["somebody's"], first=7)
+        return await storage.lock(partition)
+
+    monkeypatch.setattr(FileStorage, "lock", lock_late)
+    result = posjournal_run("import", str(tmp_path / "orders"), str(tmp_path / "file"), "--create")
+    assert result.exit_code == 2
+    assert "meanwhile" in result.stderr
+    assert items_of(tmp_path) == [(7, "somebody's")]
 
 
 def test_a_file_that_ends_earlier_than_it_did_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
