@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from posjournal_async.cli import exits
+from posjournal_async.cli.gaps import positions_in_words, reason_in_words
 from posjournal_async.cli.options import json_option, path_argument
 from posjournal_async.cli.ranges import fields_of, shown_range
 from posjournal_async.cli.shown import shown_bytes, shown_time
@@ -54,13 +55,17 @@ async def _stats(output: Output, path: JournalPath) -> None:
         bounds = view.bounds
         with output.progress("measuring", view.count, "items") as advance:
             found = await gather(view, advance)
+        reasons = [await view.why_gone(positions.start, positions.stop) for positions in found.unknown]
     if output.is_json:
         output.document("posjournal.stats/1", _fields_of(bounds, found))
     else:
         _print(output, bounds, found)
-    for positions in found.unknown:
-        last = positions.stop - 1
-        output.note(f"not counted, since they cannot be read: positions {positions.start} to {last}")
+    for positions, reason in zip(found.unknown, reasons, strict=True):
+        if reason is None:
+            output.note(f"not counted, since they cannot be read: positions {positions.start} to {positions.stop - 1}")
+        else:
+            where = positions_in_words(positions.start, positions.stop)
+            output.note(f"not counted: {where}: {reason_in_words(reason)}")
     if found.unknown:
         exits.end(exits.Code.FINDINGS)
 

@@ -33,7 +33,17 @@ if TYPE_CHECKING:
     from posjournal_async.storage.protocols import Blob
     from posjournal_async.storage.readonly import ReadOnlyFileStorage
 
-__all__ = ["Entry", "Replaced", "Source", "Unreadable", "entries_of", "missing", "open_source", "read_soon"]
+__all__ = [
+    "Entry",
+    "Replaced",
+    "Source",
+    "Unreadable",
+    "entries_of",
+    "missing",
+    "open_source",
+    "read_soon",
+    "why_gone",
+]
 
 # Bytes read at once.
 _PIECE = 256 * 1024
@@ -296,7 +306,7 @@ async def entries_of(
             looks = 0
             continue
         now = await view.slot()
-        gone = _why_gone(view, now, position, end)
+        gone = why_gone(view, now, position, end)
         if gone is None and now != known and looks < _LOOKS:
             # A live writer has cut or removed something, and may have put other items there since: look again.
             known = now
@@ -311,7 +321,7 @@ async def entries_of(
 
 async def missing(view: View, section: int, start: int, stop: int) -> Unreadable:
     """Return what there is to say of positions of a run of sections that have no data blob, from `section` on."""
-    gone = _why_gone(view, await view.slot(), start, stop)
+    gone = why_gone(view, await view.slot(), start, stop)
     return gone or Unreadable(start, stop, _without_blob(view, section, start))
 
 
@@ -325,7 +335,7 @@ def _at(error: Corruption, section: int, position: int) -> Corruption:
     return Corruption(error.what, error.expected, error.found, error.partition, section, error.offset, at)
 
 
-def _why_gone(view: View, now: Slot | None, start: int, stop: int) -> Unreadable | None:
+def why_gone(view: View, now: Slot | None, start: int, stop: int) -> Unreadable | None:
     """Return what a live writer has done to positions since the view was loaded; None if nothing says that it did."""
     known = view.survey.slot
     if known is None or (now is None and not known.sequence):  # there was no checkpoint at the start either

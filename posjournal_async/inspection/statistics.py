@@ -172,7 +172,7 @@ class Statistics:
 
     Attributes:
         sizes: How large the items are.
-        unknown: Positions whose sizes are not known: what is damaged.
+        unknown: Positions whose sizes are not known: what is damaged, or was removed meanwhile.
         growth: For each sealed section behind the first one, when it was written; ascending.
         is_growth_doubtful: Whether a section is older than the one before it: then there is no growth.
     """

@@ -21,6 +21,7 @@ from posjournal_async.inspection.entries import (
     missing,
     open_source,
     read_soon,
+    why_gone,
 )
 from posjournal_async.inspection.given import OneHistory
 from posjournal_async.inspection.survey import MOST_HEADERS, survey
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from posjournal_async.codecs import Codec
+    from posjournal_async.errors import JournalError
     from posjournal_async.inspection.states import SectionView, Survey
     from posjournal_async.storage.protocols import Blob
 
@@ -278,6 +280,16 @@ class JournalView:
             if isinstance(found, Unreadable):
                 raise found.error
             yield found.position, decoder.item_of(found)
+
+    async def why_gone(self, start: int, stop: int) -> JournalError | None:
+        """Return what a live writer has done to positions since the view was loaded; None if nothing says that it did.
+
+        Args:
+            start: First position.
+            stop: Position after the last.
+        """
+        gone = why_gone(self, await self.slot(), start, stop)
+        return None if gone is None else gone.error
 
     async def slot(self) -> Slot | None:
         """Return the checkpoint as it is now; None if it is missing or lost.

@@ -233,7 +233,9 @@ def test_a_journal_that_nothing_explains_is_not_taken_for_an_empty_one(tmp_path:
 
 
 @pytest.mark.parametrize("is_destroyed", [False, True])
-@pytest.mark.parametrize(("command", "code"), [(("get", "3"), 1), (("cat",), 1), (("export",), 1), (("info",), 0)])
+@pytest.mark.parametrize(
+    ("command", "code"), [(("get", "3"), 1), (("cat",), 1), (("export",), 1), (("stats",), 1), (("info",), 0)]
+)
 def test_a_reset_while_somebody_looks_is_told_as_that(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
