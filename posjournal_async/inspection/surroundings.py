@@ -90,9 +90,9 @@ def checks_of(root: Path, partition: str, *, measures: bool) -> list[Check]:
             nothing is changed.
 
     Raises:
-        OSError: The root cannot be looked at, or with `measures` not be written to.
+        OSError: With `measures`: the root cannot be written to.
     """
-    place = next(above for above in (root.absolute(), *root.absolute().parents) if above.is_dir())
+    place = next(above for above in (root.absolute(), *root.absolute().parents) if _is_directory(above))
     mount = mount_of(place)
     devices = [] if mount is None else device_of(mount)
     return [
@@ -114,6 +114,14 @@ def checks_of(root: Path, partition: str, *, measures: bool) -> list[Check]:
             "does not",
         ),
     ]
+
+
+def _is_directory(path: Path) -> bool:
+    """Say whether this is a directory, as far as this user may know."""
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return False
 
 
 def _checks_of_mount(mount: Mount | None) -> Iterator[Check]:
@@ -207,7 +215,8 @@ def _checks_of_locks(place: Path, *, measures: bool) -> Iterator[Check]:
 
 def _check_of_reads(root: Path, partition: str) -> Check:
     name = "reads at once"
-    for file in sorted((root / f"{partition}_data").glob("*")) if (root / f"{partition}_data").is_dir() else []:
+    data = root / f"{partition}_data"
+    for file in sorted(data.glob("*")) if _is_directory(data) else []:
         works = reads_at_once(file)
         if works:
             return Check(name, OK, "RWF_NOWAIT works", "a read that the page cache can answer stays on the event loop")
@@ -244,8 +253,8 @@ def _user(number: int) -> str:
 
 def _checks_of_access(root: Path, partition: str, place: Path) -> Iterator[Check]:
     parts = [root / f"{partition}_{part}" for part in ("data", "offsets", "checkpoint")]
-    there = [part for part in parts if part.is_dir()]
-    if not there:
+    there = [part for part in parts if _is_directory(part)]
+    if not there and os.access(place, os.X_OK):
         yield Check("journal", NOTE, "not there yet", "the first Journal.open makes it")
     closed = [
         path for path in (*there, *([] if there else [place])) if not os.access(path, os.R_OK | os.W_OK | os.X_OK)

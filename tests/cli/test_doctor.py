@@ -18,7 +18,17 @@ from posjournal_async.inspection import surroundings
 from posjournal_async.inspection.filesystem import Device, Mount, device_of, kind_of, mount_of, mounts_in
 from posjournal_async.inspection.probes import measure_syncs, reads_at_once, try_lock
 from posjournal_async.inspection.surroundings import NOTE, OK, WARNING, checks_of
-from tests.cli.transcripts import STATES, locked, made_journal, made_states, posjournal_run, started, tree_hash
+from tests.cli.test_door import without_privileges
+from tests.cli.transcripts import (
+    CHECKOUT,
+    STATES,
+    locked,
+    made_journal,
+    made_states,
+    posjournal_run,
+    started,
+    tree_hash,
+)
 from tests.system.disks import mounted
 
 # As proc_pid_mountinfo(5) has them: what a laptop, a server, a container and a Raspberry Pi show.
@@ -130,6 +140,21 @@ def test_a_warning_is_a_finding(tmp_path: Path) -> None:
     ]
     assert "100 at once: raise it (ulimit -n)" in warnings[-2]
     assert "at most 1,048,576 bytes; the largest section has 73:" in warnings[-1]
+
+
+def test_a_root_that_is_closed_to_this_user_is_a_warning(tmp_path: Path) -> None:
+    """As that of somebody else's journal is: what is in it cannot be known, and that is no reason to say nothing."""
+    root = tmp_path / "root"
+    made_journal(root, [1])
+    root.chmod(0)
+    try:
+        command = [*without_privileges(), sys.executable, "-m", "posjournal_async", "doctor", str(root / "orders")]
+        found = subprocess.run(command, cwd=CHECKOUT, capture_output=True, check=False, text=True)
+    finally:
+        root.chmod(0o700)
+    assert (found.returncode, found.stderr) == (1, "")
+    assert f"{root} is user " in found.stdout
+    assert "not there yet" not in found.stdout
 
 
 def test_a_file_system_in_memory_is_a_warning(tmp_path: Path) -> None:
