@@ -13,9 +13,9 @@ from posjournal_async.cli.exits import Code, end
 from posjournal_async.cli.ranges import fields_of, shown_count, shown_range
 from posjournal_async.cli.shown import shown_bytes
 from posjournal_async.cli.writing import look_at, open_whatever_its_codec
-from posjournal_async.errors import Corruption, InvalidRewind, ItemPruned
+from posjournal_async.errors import Corruption, InvalidRewind, ItemPruned, StorageError
 from posjournal_async.format.header import HEADER_LENGTH, Header
-from posjournal_async.inspection.survey import survey
+from posjournal_async.inspection.survey import current_slots, survey
 from posjournal_async.scan import scan_records
 from posjournal_async.sections import Sections
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
@@ -43,6 +43,9 @@ __all__ = [
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 _ENTRY_LENGTH = 8
+
+# How often it is looked again where a live writer removes meanwhile what is looked at.
+_LOOKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +209,19 @@ def remove(  # noqa: PLR0913 - what both commands are told
 
 
 async def _going_now(path: JournalPath, target: int, going_of: GoingOf) -> Going:
-    seen = await survey(ReadOnlyFileStorage(path.root), path.partition)  # beside whoever has it open
-    if seen.problem is not None:
-        raise seen.problem
-    return await going_of(path, seen, target)
+    storage = ReadOnlyFileStorage(path.root)
+    look = 0
+    while True:
+        look += 1
+        seen = await survey(storage, path.partition)  # beside whoever has it open
+        if seen.problem is not None:
+            raise seen.problem
+        try:
+            return await going_of(path, seen, target)
+        except (Corruption, StorageError):
+            # Who removes or cuts something has changed the checkpoint before: then nothing is wrong.
+            if look == _LOOKS or (await current_slots(storage, path.partition)).current == seen.slot:
+                raise
 
 
 def _ask(output: Output, command: str, path: JournalPath, going: Going) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from posjournal_async import Journal
+from posjournal_async.cli import removing
+from posjournal_async.inspection.survey import survey
 from tests.cli.transcripts import agrees, items_of, made_journal, posjournal_run, started
 from tests.format.writer import write_journal
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
+
+    from posjournal_async.inspection.states import Survey
 
 
 def test_it_prints_what_its_transcript_says() -> None:
@@ -37,3 +44,19 @@ def test_a_section_is_cut_where_there_are_many(tmp_path: Path) -> None:
             f"{verb} 1,001 items, positions 1001..2001: 500 whole sections and a part of another"
         )
     assert len(list((tmp_path / "orders_data").iterdir())) == 501
+
+
+def test_a_dry_run_beside_a_rewind_tells_of_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The section to cut has become shorter between two looks: it is what a live writer has left now that counts."""
+    made_journal(tmp_path, list(range(25)))
+    async def survey_and_rewind(*arguments: Any) -> Survey:
+        seen = await survey(*arguments)
+        monkeypatch.undo()
+        async with Journal.open(tmp_path / "orders", items_per_section=10) as journal:
+            await journal.rewind(11)
+        return seen
+
+    monkeypatch.setattr(removing, "survey", survey_and_rewind)
+    result = posjournal_run("rewind", str(tmp_path / "orders"), "12", "--dry-run")
+    assert result.stderr == "posjournal: rewind: expected a size of at most 11 items, found 12\n"
+    assert result.exit_code == 1
