@@ -49,6 +49,7 @@ def test_a_section_is_cut_where_there_are_many(tmp_path: Path) -> None:
 def test_a_dry_run_beside_a_rewind_tells_of_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The section to cut has become shorter between two looks: it is what a live writer has left now that counts."""
     made_journal(tmp_path, list(range(25)))
+
     async def survey_and_rewind(*arguments: Any) -> Survey:
         seen = await survey(*arguments)
         monkeypatch.undo()
