@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 import random
@@ -113,6 +114,17 @@ async def test_creations_and_removals_are_durable_on_return_and_undecided_before
     assert left_by_power_cuts(storage) == {None}
     assert [left_by_power_cuts(photo) for photo in photos] == [{b"", None}] * 2
     assert [left_by_kills(photo) for photo in photos] == [{b"", None}] * 2
+
+
+async def test_a_scan_that_is_under_way_when_the_power_goes_makes_no_name_durable() -> None:
+    """Nor does it answer: the creation in which the power went may be there or not."""
+    storage = CrashStorage()
+    await storage.open("p", b"n")
+    storage.crash_at = storage.calls + 1
+    scan, creation = await asyncio.gather(storage.scan("p"), storage.open("p", b"o"), return_exceptions=True)
+    assert isinstance(scan, PowerCut)
+    assert isinstance(creation, PowerCut)
+    assert sorted(len(left.tree()) for left in storage.states()) == [1, 2]
 
 
 async def test_removing_many_may_leave_any_of_them() -> None:

@@ -262,6 +262,7 @@ class CrashStorage:
         self.check_power()
         names = self._partitions.get(partition, _Partition())
         await asyncio.sleep(0)
+        self.check_power()
         names.durable = dict(names.visible)
         return list(names.visible)
 
