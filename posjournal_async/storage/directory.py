@@ -189,6 +189,8 @@ class Root:
         # What is durable by name, and where the locks are, each as a device and an inode.
         self._named: tuple[int, int] | None = None
         self._locks: WeakKeyDictionary[Handle, tuple[int, int]] = WeakKeyDictionary()
+        # Where all of the locks are, if that is known: there may be thousands, and each call asks.
+        self._agreed: tuple[int, int] | None = None
 
     @contextmanager
     def opened(self, *, make: bool = False, name: bool = True) -> Generator[int]:
@@ -220,8 +222,12 @@ class Root:
         Raises:
             OSError: There is a lock in another (ESTALE).
         """
-        identity = self._locks[lock] = _identity_of(top)  # before the look: of two at once, one sees the other
+        identity = _identity_of(top)
+        if identity != self._agreed:
+            self._agreed = None
+        self._locks[lock] = identity  # before the look: of two at once, one sees the other
         self._check(identity)
+        self._agreed = identity
         # For each lock: while there was none, another directory may have got the inode of the one that was named.
         self._named = None
         self._name(top, identity)
@@ -232,6 +238,8 @@ class Root:
             self._named = identity
 
     def _check(self, identity: tuple[int, int] | None) -> None:
+        if identity is not None and identity == self._agreed:
+            return
         for reference in self._locks.keyrefs():  # a list, whatever other threads do to the dictionary
             lock = reference()
             if lock is not None and lock.fd >= 0 and self._locks[lock] != identity:

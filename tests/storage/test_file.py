@@ -15,11 +15,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary
 
 import pytest
 
 import posjournal_async.storage.file
 from posjournal_async.errors import JournalLocked, StorageError
+from posjournal_async.storage.directory import Handle
 from posjournal_async.storage.file import FileBlob, FileStorage
 from posjournal_async.storage.protocols import ReadsAtOnce, RemovesMany, WritesDurably
 from posjournal_async.testing import StorageContract
@@ -182,6 +184,28 @@ async def test_two_locks_that_are_taken_while_a_root_becomes_another_are_in_one(
     await second.release()
     lock = await FileStorage(tmp_path / "real").lock("first")
     await lock.release()
+
+
+async def test_a_call_asks_no_other_lock_however_many_are_held(storage: FileStorage) -> None:
+    """Each is known to be in the same root: thousands of journals share a storage freely."""
+    asked: list[int] = []
+
+    class Counted(WeakKeyDictionary[Handle, tuple[int, int]]):
+        def keyrefs(self) -> list[ReferenceType[Handle]]:
+            found = super().keyrefs()
+            asked.append(len(found))
+            return found
+
+    storage._root._locks = Counted()
+    locks = [await storage.lock("first")]
+    asked.clear()
+    locks += [await storage.lock(f"p{number}") for number in range(10)]
+    await write(storage, NAME)
+    await storage.scan("p")
+    await storage.remove("p", NAME)
+    assert asked == []
+    for lock in locks:
+        await lock.release()
 
 
 @pytest.mark.parametrize("remaking", [lambda _: None, Path.mkdir], ids=["gone", "made anew"])
