@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BadEntry", "Entry", "Exported", "JsonLines", "Parquet"]
 
-_LONGEST_LINE = 256 * 2**20
+# The JSON of an item may be six times as long as the item, where all of it is control characters, and more.
+_LONGEST_LINE = 2**30
 
 
 class BadEntry(Exception):

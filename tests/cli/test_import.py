@@ -18,8 +18,9 @@ import msgpack
 import pytest
 
 from posjournal_async import BytesCodec, Codec, Config, FileStorage, Journal, JsonCodec, MsgpackCodec
-from posjournal_async.cli import arrow, import_
+from posjournal_async.cli import arrow, exported, import_
 from posjournal_async.cli.exported import BadEntry
+from posjournal_async.cli.json_form import text_of
 from posjournal_async.payloads import Payloads
 from tests.cli.test_export import exact
 from tests.cli.transcripts import (
@@ -254,6 +255,13 @@ def test_an_item_larger_than_most_journals_take_comes_back(tmp_path: Path) -> No
     result = posjournal_run("import", str(tmp_path / "to" / "orders"), file, "--create", "--codec", "bytes")
     assert (result.exit_code, result.stderr) == (0, "")
     assert (tmp_path / "to" / "orders_data" / f"{0:016x}").stat().st_size == 64 + 8 + len(item)
+
+
+def test_a_line_has_room_for_each_item_that_a_journal_takes_unless_configured() -> None:
+    """A control character is one byte of an item, and six of the JSON that is exported."""
+    largest = Config(partition="orders").max_item_size
+    assert len(text_of("\0" * 1_000)) == 6 * 1_000 + len('""')
+    assert 6 * largest + len(f'{{"position":{2**64},"item":""}}\n') < exported._LONGEST_LINE
 
 
 def test_parquet_has_two_columns_of_known_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
