@@ -128,20 +128,21 @@ async def going_by_rewind(path: JournalPath, seen: Survey, size: int) -> Going:
     stays = max(section * seen.slot.items_per_section, before.start) < size
     whole = [view for view in seen.sections if view.section >= section + stays]
     count = _bytes_of(whole)
-    cut = await _bytes_cut(path, seen, section, size) if stays else 0
+    # A section that is to be the last one has to be sound, whether or not it is cut.
+    cut = await _bytes_cut(path, seen, section if stays else section - 1, size) if size > before.start else 0
     return Going(
         range(size, before.stop),
         before,
         after,
         len(whole),
-        count + cut,
+        count + (cut if stays else 0),
         _torn_bytes(seen),
         is_cutting=stays,
     )
 
 
 async def _bytes_cut(path: JournalPath, seen: Survey, section: int, size: int) -> int:
-    """Return how many bytes of a section that stays are cut off.
+    """Return how many bytes are cut off the section that will be the last one.
 
     Raises:
         Corruption: A record that would stay does not check out: the journal could not be opened after that.
@@ -149,7 +150,7 @@ async def _bytes_cut(path: JournalPath, seen: Survey, section: int, size: int) -
     partition = f"{path.partition}_data"
     view = next((view for view in seen.sections if view.section == section), None)
     if view is None or view.data_bytes is None:
-        raise Corruption("section to cut", "a data blob", "none", partition, section)
+        raise Corruption("last section", "a data blob", "none", partition, section)
     scan = view.scan
     if scan is None:
         sections = Sections(ReadOnlyFileStorage(path.root), partition)
@@ -157,14 +158,14 @@ async def _bytes_cut(path: JournalPath, seen: Survey, section: int, size: int) -
         try:
             header = await sections.read_header(blob, length)  # that of a view is not read where there are many
             if not isinstance(header, Header):
-                raise Corruption("section to cut", "a good header", "none", partition, section)
+                raise Corruption("last section", "a good header", "none", partition, section)
             scan = await scan_records(blob, length, header)
         finally:
             await blob.close()
     kept, found = size - view.first, len(scan.starts)
     if kept > found:
         raise Corruption(
-            "section to cut", f"{kept} records that check out", found, partition, section, scan.end, view.first + found
+            "last section", f"{kept} records that check out", found, partition, section, scan.end, view.first + found
         )
     index = HEADER_LENGTH + kept * _ENTRY_LENGTH
     return scan.end - [*scan.starts, scan.end][kept] + max((view.offsets_bytes or 0) - index, 0)

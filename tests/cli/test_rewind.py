@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
-from posjournal_async import Journal
+from posjournal_async import FileStorage, Journal
 from posjournal_async.cli import removing
 from posjournal_async.inspection.survey import survey
 from tests.cli.transcripts import agrees, items_of, made_journal, posjournal_run, started
 from tests.format.writer import write_journal
+from tests.journals import damage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +46,17 @@ def test_a_section_is_cut_where_there_are_many(tmp_path: Path) -> None:
             f"{verb} 1,001 items, positions 1001..2001: 500 whole sections and a part of another"
         )
     assert len(list((tmp_path / "orders_data").iterdir())) == 501
+
+
+def test_a_dry_run_refuses_what_a_rewind_to_the_start_of_a_section_would(tmp_path: Path) -> None:
+    """The section before is not cut, but it will be the last one, which opening reads."""
+    write_journal(tmp_path, "orders", items=[b"item"] * 25)
+    asyncio.run(damage(FileStorage(tmp_path), 1, 64 + 9 * 12))
+    for option in ("--dry-run", "--yes"):
+        result = posjournal_run("rewind", str(tmp_path / "orders"), "20", option)
+        assert result.exit_code == 1
+        assert "position 19)" in result.stderr
+        assert result.stdout == ""
 
 
 def test_a_dry_run_beside_a_rewind_tells_of_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
