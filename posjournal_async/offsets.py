@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from array import array
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from posjournal_async.format.header import HEADER_LENGTH, Header, Kind
+from posjournal_async.format.header import HEADER_LENGTH
+from posjournal_async.format.index import ENTRY_LENGTH, bytes_of, index_header_of, starts_in
 from posjournal_async.sections import Sections, closed_on_error, write_durably
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterable
 
+    from posjournal_async.format.header import Header
     from posjournal_async.storage.protocols import Blob, Storage
     from posjournal_async.tail import Tail
 
 __all__ = ["OffsetsJournal"]
-
-_ENTRY = 8
 
 
 class OffsetsJournal:
@@ -34,21 +32,21 @@ class OffsetsJournal:
 
     async def create(self, tail: Tail) -> None:
         """Make the blob of a section whose data blob was made."""
-        tail.index = await self._sections.create(_header_of(tail.header))
+        tail.index = await self._sections.create(index_header_of(tail.header))
         tail.indexed = 0
 
     async def sync(self, tail: Tail) -> None:
         """Write the entries that the blob does not have, and make all of them durable."""
         assert tail.index is not None
         count = len(tail.starts)
-        entries = _bytes_of(tail.starts[tail.indexed :])
-        await write_durably(tail.index, HEADER_LENGTH + tail.indexed * _ENTRY, entries)
+        entries = bytes_of(tail.starts[tail.indexed :])
+        await write_durably(tail.index, HEADER_LENGTH + tail.indexed * ENTRY_LENGTH, entries)
         tail.indexed = count
 
     async def cut(self, tail: Tail) -> None:
         """Drop the entries behind those of the section, durably."""
         assert tail.index is not None
-        await tail.index.resize(HEADER_LENGTH + tail.indexed * _ENTRY)
+        await tail.index.resize(HEADER_LENGTH + tail.indexed * ENTRY_LENGTH)
         await tail.index.sync()
 
     async def reopen(self, header: Header, starts: array[int]) -> Blob:
@@ -65,11 +63,11 @@ class OffsetsJournal:
         """
         blob, length = await self._sections.open(header.section)
         try:
-            if await self._sections.read_header(blob, length) != _header_of(header):
+            if await self._sections.read_header(blob, length) != index_header_of(header):
                 return None
-            entries = await blob.read_at(HEADER_LENGTH, count * _ENTRY)
+            starts = starts_in(await blob.read_at(HEADER_LENGTH, count * ENTRY_LENGTH))
             # Fewer also where a rewind that has found it wrong is writing it again.
-            return _starts_of(entries) if len(entries) == count * _ENTRY else None
+            return starts if len(starts) == count else None
         finally:
             await blob.close()
 
@@ -82,7 +80,7 @@ class OffsetsJournal:
         """
         blob, length = await self._sections.open(header.section)
         async with closed_on_error(blob):
-            wanted = _header_of(header).to_bytes() + _bytes_of(starts)
+            wanted = index_header_of(header).to_bytes() + bytes_of(starts)
             found = await blob.read_at(0, min(length, len(wanted) + 1))
             is_other = found != wanted
             is_right = found.startswith(wanted)  # and longer, where it is another
@@ -101,22 +99,3 @@ class OffsetsJournal:
     async def remove_all(self) -> None:
         """Remove the whole partition, durably."""
         await self._sections.remove_all()
-
-
-def _header_of(data: Header) -> Header:
-    return replace(data, kind=Kind.OFFSETS)
-
-
-def _bytes_of(starts: array[int]) -> bytes:
-    if sys.byteorder == "big":
-        starts = starts[:]
-        starts.byteswap()
-    return starts.tobytes()
-
-
-def _starts_of(entries: bytes) -> array[int]:
-    starts = array("Q")
-    starts.frombytes(entries)
-    if sys.byteorder == "big":
-        starts.byteswap()
-    return starts

@@ -47,6 +47,7 @@ LAYERS = [
     "config",
     "format.checkpoint_slot",
     "format.record",
+    "format.index",
     "format.header",
     "format.__init__",
     "storage.readonly",

@@ -15,6 +15,7 @@ from posjournal_async.cli.shown import shown_bytes
 from posjournal_async.cli.writing import look_at, open_whatever_its_codec
 from posjournal_async.errors import Corruption, InvalidRewind, ItemPruned, StorageError
 from posjournal_async.format.header import HEADER_LENGTH, Header
+from posjournal_async.format.index import ENTRY_LENGTH
 from posjournal_async.inspection.survey import current_slots, survey
 from posjournal_async.scan import scan_records
 from posjournal_async.sections import Sections
@@ -41,8 +42,6 @@ __all__ = [
 ]
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
-
-_ENTRY_LENGTH = 8
 
 # How often it is looked again where a live writer removes meanwhile what is looked at.
 _LOOKS = 5
@@ -167,7 +166,7 @@ async def _bytes_cut(path: JournalPath, seen: Survey, section: int, size: int) -
         raise Corruption(
             "last section", f"{kept} records that check out", found, partition, section, scan.end, view.first + found
         )
-    index = HEADER_LENGTH + kept * _ENTRY_LENGTH
+    index = HEADER_LENGTH + kept * ENTRY_LENGTH
     return scan.end - [*scan.starts, scan.end][kept] + max((view.offsets_bytes or 0) - index, 0)
 
 

@@ -50,7 +50,6 @@ _PIECE = 256 * 1024
 
 # How often a position is looked for again while a live writer changes the journal meanwhile.
 _LOOKS = 50
-_ENTRY = 8
 
 
 class Replaced(PositionError):

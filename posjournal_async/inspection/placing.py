@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption, InvalidConfiguration
 from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, HeaderFault, Kind, parse_header
+from posjournal_async.format.index import ENTRY_LENGTH
 from posjournal_async.inspection.states import SectionState, SectionView, Survey, codec_expected
 from posjournal_async.recovery.facts import Facts, SectionFacts
 from posjournal_async.recovery.plan import Expectation, decide
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Look", "by_section", "during_reset", "placed", "readable_size", "without_checkpoint"]
 
 _NAME_LENGTH = 8
-_ENTRY = 8
 
 # What a header says, in the order in which it is compared, and how that is called.
 _FIELDS = (
@@ -280,7 +280,7 @@ class _Placing:
         if index is None:
             return "its index is missing"
         count = (section + 1) * self._ips - self._first_of(section)
-        return "" if index.length == HEADER_LENGTH + count * _ENTRY else "its index has another length"
+        return "" if index.length == HEADER_LENGTH + count * ENTRY_LENGTH else "its index has another length"
 
 
 def _said_by(scan: Scan, positions: tuple[int, int, int]) -> tuple[SectionState, str] | None:

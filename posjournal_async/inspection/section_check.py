@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from posjournal_async.errors import CodecError, StorageError
 from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, HeaderFault, Kind, parse_header
+from posjournal_async.format.index import ENTRY_LENGTH
 from posjournal_async.inspection.findings import Finding, Severity
 from posjournal_async.inspection.section_index import SectionIndex
 from posjournal_async.inspection.states import codec_expected
@@ -212,8 +213,8 @@ class SectionCheck:
         self.size = walk.position
         await self._behind(walk)
         entries = walk.position - self._first
-        if is_whole and is_indexed and index.length != HEADER_LENGTH + 8 * entries:
-            offset = HEADER_LENGTH + 8 * entries
+        if is_whole and is_indexed and index.length != HEADER_LENGTH + ENTRY_LENGTH * entries:
+            offset = HEADER_LENGTH + ENTRY_LENGTH * entries
             more = f"{index.length - offset} bytes more"
             wrong = self._finding(Severity.STALE, "index", f"{entries} entries", more, offset, None, is_index=True)
             await self._settle(wrong, self._last(walk), 0)
@@ -285,7 +286,7 @@ class SectionCheck:
         pairs = zip_longest(piece.starts, entries)
         nth, start, entry = next((nth, start, entry) for nth, (start, entry) in enumerate(pairs) if start != entry)
         found = "none" if entry is None else f"byte {entry}"
-        offset = HEADER_LENGTH + 8 * (number + nth)
+        offset = HEADER_LENGTH + ENTRY_LENGTH * (number + nth)
         position = piece.first + nth
         return self._finding(Severity.STALE, "index entry", f"byte {start}", found, offset, position, is_index=True)
 

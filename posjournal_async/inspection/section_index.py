@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from array import array
-from dataclasses import replace
 from errno import ENOENT
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import StorageError
-from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Kind, parse_header
+from posjournal_async.format.header import HEADER_LENGTH, BadHeader, parse_header
+from posjournal_async.format.index import ENTRY_LENGTH, index_header_of, starts_in
 
 if TYPE_CHECKING:
     from posjournal_async.format.header import Header
     from posjournal_async.storage.protocols import Blob, Storage
 
 __all__ = ["SectionIndex"]
-
-_ENTRY = 8
 
 # Entries read at once where they are asked for one by one.
 _PIECE = 4096
@@ -55,24 +52,20 @@ class SectionIndex:
             raise
         if isinstance(header, BadHeader):
             return cls(blob, length, ("a header that checks out", header.fault.value))
-        if header != replace(data, kind=Kind.OFFSETS):
+        if header != index_header_of(data):
             return cls(blob, length, ("the header of the data blob", "that of another"))
         return cls(blob, length, None)
 
     @property
     def count(self) -> int:
         """Whole entries that it has; 0 if it is not this section's."""
-        return 0 if self.fault else max(self.length - HEADER_LENGTH, 0) // _ENTRY
+        return 0 if self.fault else max(self.length - HEADER_LENGTH, 0) // ENTRY_LENGTH
 
     async def read(self, start: int, count: int) -> array[int]:
         """Return entries from number `start` on, fewer where the blob ends."""
-        entries = array("Q")
-        if self._blob is not None and not self.fault and count > 0:
-            raw = await self._blob.read_at(HEADER_LENGTH + start * _ENTRY, count * _ENTRY)
-            entries.frombytes(raw[: len(raw) // _ENTRY * _ENTRY])
-            if sys.byteorder == "big":
-                entries.byteswap()
-        return entries
+        if self._blob is None or self.fault or count <= 0:
+            return array("Q")
+        return starts_in(await self._blob.read_at(HEADER_LENGTH + start * ENTRY_LENGTH, count * ENTRY_LENGTH))
 
     async def entry(self, number: int) -> int | None:
         """Return one entry, or None where there is none."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from posjournal_async.format.header import HEADER_LENGTH, Header, Kind
+from posjournal_async.format.index import ENTRY_LENGTH
 from posjournal_async.inspection.placing import readable_size
 from posjournal_async.inspection.section_index import SectionIndex
 from posjournal_async.inspection.survey import current_slots
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "Repair", "planned", "records_in"]
 
-_ENTRY = 8
 _CHECKPOINT = 0
 
 
@@ -273,7 +273,7 @@ async def _is_indexed(storage: Storage, partition: str, facts: Facts, section: i
 async def _says(storage: Storage, partition: str, header: Header, scan: Scan) -> bool:
     index = await SectionIndex.open(storage, f"{partition}_offsets", header)
     try:
-        if index.fault is not None or index.length != HEADER_LENGTH + _ENTRY * len(scan.starts):
+        if index.fault is not None or index.length != HEADER_LENGTH + ENTRY_LENGTH * len(scan.starts):
             return False
         return await index.read(0, len(scan.starts)) == scan.starts
     finally:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot, parse_slot
 from posjournal_async.format.header import HEADER_LENGTH, Header, parse_header
+from posjournal_async.format.index import ENTRY_LENGTH
 from posjournal_async.format.record import parse_records
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Attached", "JournalShadow", "Shadow"]
-
-_ENTRY = 8
 
 
 class Attached(Protocol):
@@ -210,7 +209,7 @@ class JournalShadow:
             return 0
         if self.adopted >= stop:
             return len(shadow.content)
-        return HEADER_LENGTH + _ENTRY * durable if part == "offsets" else shadow.starts(durable)[-1]
+        return HEADER_LENGTH + ENTRY_LENGTH * durable if part == "offsets" else shadow.starts(durable)[-1]
 
     def vouched_end(self, section: int, shadow: Shadow) -> int | None:
         """Return where the bytes of a data blob end that a checkpoint vouches for; None if no checkpoint is durable."""
@@ -252,7 +251,7 @@ class JournalShadow:
         shadow = self.offsets.get(section)
         if shadow is None:
             return f"section {section} has no index"
-        entries = b"".join(start.to_bytes(_ENTRY, "little") for start in starts)
+        entries = b"".join(start.to_bytes(ENTRY_LENGTH, "little") for start in starts)
         if not shadow.is_synced(HEADER_LENGTH + len(entries)):
             return f"offsets of section {section} are not synced"
         if not shadow.says(HEADER_LENGTH, entries):
