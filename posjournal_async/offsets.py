@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from posjournal_async.format.header import HEADER_LENGTH
 from posjournal_async.format.index import ENTRY_LENGTH, bytes_of, index_header_of, starts_in
-from posjournal_async.sections import Sections, closed_on_error, write_durably
+from posjournal_async.sections import Sections, closed_on_error, read_header, write_durably
 
 if TYPE_CHECKING:
     from array import array
@@ -61,15 +61,12 @@ class OffsetsJournal:
             header: Header of the data blob.
             count: Records of the section.
         """
-        blob, length = await self._sections.open(header.section)
-        try:
-            if await self._sections.read_header(blob, length) != index_header_of(header):
+        async with self._sections.opened(header.section) as (blob, length):
+            if await read_header(blob, length) != index_header_of(header):
                 return None
             starts = starts_in(await blob.read_at(HEADER_LENGTH, count * ENTRY_LENGTH))
             # Fewer also where a rewind that has found it wrong is writing it again.
             return starts if len(starts) == count else None
-        finally:
-            await blob.close()
 
     async def align(self, header: Header, starts: array[int], *, was_synced: bool) -> tuple[Blob, bool]:
         """Make the blob of a section say exactly this, durably; return it open, and whether its bytes were others.

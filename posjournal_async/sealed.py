@@ -14,7 +14,7 @@ from posjournal_async.errors import Corruption
 from posjournal_async.format.header import HEADER_LENGTH, Header, Kind
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.scan import claimed_end, is_record, scan_records
-from posjournal_async.sections import closed_on_error
+from posjournal_async.sections import closed_on_error, read_header
 from posjournal_async.waiting import retrieve, task_of, twin_of
 
 if TYPE_CHECKING:
@@ -378,15 +378,12 @@ class SealedSections:
             Corruption: It is not what it has to be.
         """
         first = self._first_of(section)
-        blob, length = await self._sections.open(section)
-        try:
+        async with self._sections.opened(section) as (blob, length):
             return await self._header_of(section, first, blob, length)
-        finally:
-            await blob.close()
 
     async def _header_of(self, section: int, first: int, blob: Blob, length: int) -> Header:
         partition = self._sections.partition
-        header = await self._sections.read_header(blob, length)
+        header = await read_header(blob, length)
         if not isinstance(header, Header):
             raise Corruption(
                 "header of a sealed section", "one that checks out", header.fault.value, partition, section

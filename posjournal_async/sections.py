@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption, StorageError
-from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, parse_header
+from posjournal_async.format.header import HEADER_LENGTH, parse_header
 from posjournal_async.storage.protocols import removes_many
 
 if TYPE_CHECKING:
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from posjournal_async.format.header import BadHeader, Header
     from posjournal_async.storage.protocols import Blob, Storage
 
-__all__ = ["Sections", "closed_on_error", "unbroken", "write_durably"]
+__all__ = ["Sections", "closed_on_error", "read_header", "unbroken", "write_durably"]
 
 _NAME_LENGTH = 8
 
@@ -48,6 +49,15 @@ class Sections:
         """Open the blob of a section, which exists; return it with its length in bytes."""
         return await self._storage.open(self.partition, _name_of(section))
 
+    @asynccontextmanager
+    async def opened(self, section: int) -> AsyncGenerator[tuple[Blob, int]]:
+        """Give the blob of a section, which exists, with its length in bytes; it is closed behind the block."""
+        blob, length = await self.open(section)
+        try:
+            yield blob, length
+        finally:
+            await blob.close()
+
     async def create(self, header: Header) -> Blob:
         """Make the blob of a section. Its name, then its header are durable on return, before anything is in it.
 
@@ -73,10 +83,6 @@ class Sections:
         """Remove the partition, durably."""
         await self._storage.remove(self.partition, None)
 
-    async def read_header(self, blob: Blob, length: int) -> Header | BadHeader:
-        """Return the header of a blob of `length` bytes, or why there is none."""
-        return parse_header(await blob.read_at(0, min(length, HEADER_LENGTH)), length)
-
 
 @asynccontextmanager
 async def closed_on_error(*blobs: Blob) -> AsyncGenerator[None]:
@@ -90,6 +96,11 @@ async def closed_on_error(*blobs: Blob) -> AsyncGenerator[None]:
             except StorageError as closing_error:
                 error.add_note(f"closing a blob failed too: {closing_error}")
         raise
+
+
+async def read_header(blob: Blob, length: int) -> Header | BadHeader:
+    """Return the header of a blob of `length` bytes, or why there is none."""
+    return parse_header(await blob.read_at(0, min(length, HEADER_LENGTH)), length)
 
 
 async def write_durably(blob: Blob, offset: int, data: Buffer) -> None:

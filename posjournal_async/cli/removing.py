@@ -18,7 +18,7 @@ from posjournal_async.format.header import HEADER_LENGTH, Header
 from posjournal_async.format.index import ENTRY_LENGTH
 from posjournal_async.inspection.survey import current_slots, survey
 from posjournal_async.scan import scan_records
-from posjournal_async.sections import Sections
+from posjournal_async.sections import Sections, read_header
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
 
 if TYPE_CHECKING:
@@ -152,15 +152,11 @@ async def _bytes_cut(path: JournalPath, seen: Survey, section: int, size: int) -
         raise Corruption("last section", "a data blob", "none", partition, section)
     scan = view.scan
     if scan is None:
-        sections = Sections(ReadOnlyFileStorage(path.root), partition)
-        blob, length = await sections.open(section)
-        try:
-            header = await sections.read_header(blob, length)  # that of a view is not read where there are many
+        async with Sections(ReadOnlyFileStorage(path.root), partition).opened(section) as (blob, length):
+            header = await read_header(blob, length)  # that of a view is not read where there are many
             if not isinstance(header, Header):
                 raise Corruption("last section", "a good header", "none", partition, section)
             scan = await scan_records(blob, length, header)
-        finally:
-            await blob.close()
     kept, found = size - view.first, len(scan.starts)
     if kept > found:
         raise Corruption(

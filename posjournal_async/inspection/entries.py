@@ -22,7 +22,7 @@ from posjournal_async.format.record import LENGTH_MASK, RECORD_HEAD, RECORD_HEAD
 from posjournal_async.inspection.survey import make_durable
 from posjournal_async.offsets import OffsetsJournal
 from posjournal_async.scan import scan_records
-from posjournal_async.sections import Sections, closed_on_error
+from posjournal_async.sections import Sections, closed_on_error, read_header
 from posjournal_async.storage.protocols import reads_at_once
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ async def open_source(view: View, section: int, seen: SectionView | None) -> Sou
     sections = Sections(view.storage, f"{view.partition}_data")
     blob, length = await sections.open(section)
     async with closed_on_error(blob):
-        header = await sections.read_header(blob, length)
+        header = await read_header(blob, length)
         if isinstance(header, BadHeader):
             raise Corruption("header", "one that checks out", header.fault.value, sections.partition, section, 0)
         expected = (slot.journal_id, section, slot.items_per_section)

@@ -18,7 +18,7 @@ from posjournal_async.errors import ItemPruned, PositionError, StorageError
 from posjournal_async.format.header import Header
 from posjournal_async.inspection.entries import Replaced
 from posjournal_async.inspection.watch import Watch
-from posjournal_async.sections import Sections
+from posjournal_async.sections import Sections, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ class _Given:
                 raise
             return self.runs[0].position
         try:
-            header = await sections.read_header(blob, length)
+            header = await read_header(blob, length)
             for run in self.runs:
                 if not isinstance(header, Header) or header.salt != run.salt or not await run.is_in(blob):
                     return run.position

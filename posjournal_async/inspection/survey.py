@@ -18,7 +18,7 @@ from posjournal_async.inspection.placing import (
 )
 from posjournal_async.recovery.facts import SectionFacts, stand_in
 from posjournal_async.scan import scan_records
-from posjournal_async.sections import Sections, unbroken
+from posjournal_async.sections import Sections, read_header, unbroken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -181,17 +181,14 @@ async def _scans(
 
 
 async def _scan(blobs: Sections, section: int, durable: int, advance: Callable[[int], None]) -> SectionFacts:
-    blob, length = await blobs.open(section)
-    try:
-        header = await blobs.read_header(blob, length)
+    async with blobs.opened(section) as (blob, length):
+        header = await read_header(blob, length)
         if isinstance(header, BadHeader):
             return SectionFacts(header, length)
         scan = await scan_records(_Counted(blob, advance), length, header)
         if header.first + len(scan.starts) > durable:
             await make_durable(blob)
         return SectionFacts(header, length, scan, len(scan.starts))
-    finally:
-        await blob.close()
 
 
 class _Counted:

@@ -16,7 +16,7 @@ from posjournal_async.errors import Corruption, ItemOutOfRange, ItemPruned, Stor
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot
 from posjournal_async.format.header import Header
 from posjournal_async.scan import scan_records
-from posjournal_async.sections import Sections
+from posjournal_async.sections import Sections, read_header
 from posjournal_async.storage.memory import MemoryStorage
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ async def cut_of(  # noqa: PLR0913 - what is known of the journal
             raise
         raise Corruption("data blob", "one", "none", sections.partition, section, None, first) from error
     try:
-        header = await sections.read_header(blob, length)
+        header = await read_header(blob, length)
         if not isinstance(header, Header) or header.first != first:
             raise Corruption("header", "one that checks out", "another", sections.partition, section, 0, first)
         scan = await scan_records(blob, length, header)
@@ -123,12 +123,9 @@ async def cut_away(storage: Storage, partition: str, cut: Cut) -> None:
     data = Sections(storage, f"{partition}_data")
     await data.remove(cut.gone)
     if cut.section is not None:
-        blob, _ = await data.open(cut.section)
-        try:
+        async with data.opened(cut.section) as (blob, _):
             await blob.resize(cut.end)
             await blob.sync()
-        finally:
-            await blob.close()
     await Sections(storage, f"{partition}_offsets").remove(cut.gone)
 
 

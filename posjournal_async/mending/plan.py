@@ -20,7 +20,7 @@ from posjournal_async.offsets import OffsetsJournal
 from posjournal_async.recovery.facts import Facts, observe
 from posjournal_async.recovery.plan import Expectation, Plan, decide
 from posjournal_async.scan import Scan, scan_records
-from posjournal_async.sections import Sections
+from posjournal_async.sections import Sections, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,9 +253,8 @@ async def _note_checkpoint(
 
 
 async def _whole(storage: Storage, partition: str, section: int, why: str = "removed") -> Change:
-    blob, length = await Sections(storage, partition).open(section)
-    await blob.close()
-    return Change(why, partition, section, 0, length)
+    async with Sections(storage, partition).opened(section) as (_, length):
+        return Change(why, partition, section, 0, length)
 
 
 # Indexes.
@@ -282,13 +281,9 @@ async def _says(storage: Storage, partition: str, header: Header, scan: Scan) ->
 
 async def records_in(storage: Storage, partition: str, section: int) -> tuple[Header, Scan] | None:
     """Return the header of a data blob, and its records up to what does not check out; None where it has no header."""
-    sections = Sections(storage, f"{partition}_data")
-    blob, length = await sections.open(section)
-    try:
-        header = await sections.read_header(blob, length)
+    async with Sections(storage, f"{partition}_data").opened(section) as (blob, length):
+        header = await read_header(blob, length)
         return (header, await scan_records(blob, length, header)) if isinstance(header, Header) else None
-    finally:
-        await blob.close()
 
 
 async def _wrong_indexes(

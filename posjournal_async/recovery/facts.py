@@ -9,7 +9,7 @@ from posjournal_async.errors import Corruption
 from posjournal_async.format.checkpoint_slot import Slot
 from posjournal_async.format.header import BadHeader, Header, Kind
 from posjournal_async.scan import Scan, scan_records
-from posjournal_async.sections import unbroken
+from posjournal_async.sections import read_header, unbroken
 from posjournal_async.waiting import both
 
 if TYPE_CHECKING:
@@ -150,24 +150,18 @@ def _is_at_home(header: Header, section: int, first: Header) -> bool:
 
 
 async def _look_at_header(data: Sections, section: int) -> SectionFacts:
-    blob, length = await data.open(section)
-    try:
-        return SectionFacts(await data.read_header(blob, length), length)
-    finally:
-        await blob.close()
+    async with data.opened(section) as (blob, length):
+        return SectionFacts(await read_header(blob, length), length)
 
 
 async def look_at(data: Sections, section: int) -> SectionFacts:
     """Read a data blob as a whole."""
-    blob, length = await data.open(section)
-    try:
-        header = await data.read_header(blob, length)
+    async with data.opened(section) as (blob, length):
+        header = await read_header(blob, length)
         if isinstance(header, BadHeader):
             return SectionFacts(header, length)
         scan = await scan_records(blob, length, header)
         return SectionFacts(header, length, scan, len(scan.starts), scan.end)
-    finally:
-        await blob.close()
 
 
 def unindexed_of(data: Sequence[int], offsets: Sequence[int]) -> Sequence[int]:

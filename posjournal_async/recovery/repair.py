@@ -106,8 +106,7 @@ async def _write_again(data: Sections, rewrite: Rewrite) -> None:
     and the next fsync succeeds (Rebello et al., "Can Applications Recover from fsync Failures?", 2020). Writing them
     makes them dirty again.
     """
-    blob, _ = await data.open(rewrite.section)
-    try:
+    async with data.opened(rewrite.section) as (blob, _):
         # Also where it has that length already: a rewind that was killed may have cut it and not synced it.
         await blob.resize(rewrite.end)
         await blob.sync()
@@ -115,8 +114,6 @@ async def _write_again(data: Sections, rewrite: Rewrite) -> None:
             await blob.write_at(start, await blob.read_at(start, min(_COPY_PIECE, rewrite.end - start)))
         if rewrite.start < rewrite.end:
             await blob.sync()
-    finally:
-        await blob.close()
 
 
 async def _records_of(data: Sections, facts: Facts, section: int) -> tuple[Header, array[int], int]:
