@@ -6,13 +6,12 @@ import os
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from errno import ENOENT
 from typing import TYPE_CHECKING
 
 import aiofiles.os
 
 from posjournal_async.checkpoint import slots_in
-from posjournal_async.errors import Corruption, InvalidConfiguration, StorageError
+from posjournal_async.errors import Corruption, InvalidConfiguration
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH
 from posjournal_async.format.header import (
     FORMAT_VERSION,
@@ -23,6 +22,7 @@ from posjournal_async.format.header import (
     Kind,
     parse_header,
 )
+from posjournal_async.inspection.present import CHECKPOINT, opened_if_there
 from posjournal_async.inspection.remembered import NO_SALT, Remembered, read_records
 from posjournal_async.inspection.slots import Slots
 from posjournal_async.inspection.states import codec_expected
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from posjournal_async.storage.protocols import Blob, Storage
 
 __all__ = ["Blobs", "expected_header"]
-
-_CHECKPOINT_NAME = (0).to_bytes(8)
 
 # A file that changed less than this before it was looked at may change again without another time: the clock of a file
 # system advances in steps, of 10 ms at the most (CONFIG_HZ=100).
@@ -65,20 +63,15 @@ class Blobs:
     @asynccontextmanager
     async def opened(self, section: int) -> AsyncGenerator[tuple[Blob | None, Header | BadHeader | None]]:
         """Open a section's data blob, with its header; None and None if it is missing."""
-        try:
-            blob, length = await self.storage.open(f"{self.partition}_data", section.to_bytes(8))
-        except StorageError as error:
-            if error.errno != ENOENT:
-                raise
-            yield None, None
-            return
-        try:
+        async with opened_if_there(self.storage, f"{self.partition}_data", section) as found:
+            if found is None:
+                yield None, None
+                return
+            blob, length = found
             header = parse_header(await blob.read_at(0, HEADER_LENGTH), length)
             if isinstance(header, BadHeader) and header.fault is HeaderFault.VERSION:
                 raise InvalidConfiguration("format version", FORMAT_VERSION, header.version, self.partition)
             yield blob, header
-        finally:
-            await blob.close()
 
     async def _header_of(self, section: int) -> Header | BadHeader | None:
         async with self.opened(section) as (_, header):
@@ -121,26 +114,24 @@ class Blobs:
         Args:
             is_news: Whether somebody will be told of this checkpoint: it is made durable before.
         """
-        try:
-            blob, _ = await self.storage.open(f"{self.partition}_checkpoint", _CHECKPOINT_NAME)
-        except StorageError as error:
-            if error.errno != ENOENT:
-                raise
+        slots: list[Slot] = []
+        async with opened_if_there(self.storage, f"{self.partition}_checkpoint", CHECKPOINT) as found:
+            if found is not None:
+                slots = await self._valid_slots(found[0])
+                if slots and is_news(slots[0]):
+                    await make_durable(found[0])
+        if not slots:
             return await self._slots_from_data()
-        try:
-            valid: list[tuple[Slot, int]] = []
-            for _ in range(_TRIES):
-                valid, damaged = slots_in(await blob.read_at(0, 2 * SLOT_LENGTH), self.partition)
-                if not damaged:
-                    break
-            found = [slot for slot, _ in valid]
-            if found and is_news(found[0]):
-                await make_durable(blob)
-        finally:
-            await blob.close()
-        if not found:
-            return await self._slots_from_data()
-        return Slots(found[0], found[1] if len(found) > 1 else None)
+        return Slots(slots[0], slots[1] if len(slots) > 1 else None)
+
+    async def _valid_slots(self, checkpoint: Blob) -> list[Slot]:
+        """Return the slots that check out, the newest first."""
+        valid: list[tuple[Slot, int]] = []
+        for _ in range(_TRIES):
+            valid, damaged = slots_in(await checkpoint.read_at(0, 2 * SLOT_LENGTH), self.partition)
+            if not damaged:
+                break
+        return [slot for slot, _ in valid]
 
     async def _slots_from_data(self) -> Slots | None:
         """Return what the checkpoint would have said at the least, as recovery has it."""

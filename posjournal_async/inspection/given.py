@@ -10,15 +10,15 @@ Where the checkpoint has vouched all the while for what was given, nothing has t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from errno import ENOENT
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from posjournal_async.errors import ItemPruned, PositionError, StorageError
+from posjournal_async.errors import ItemPruned, PositionError
 from posjournal_async.format.header import Header
 from posjournal_async.inspection.entries import Replaced
+from posjournal_async.inspection.present import opened_if_there
 from posjournal_async.inspection.watch import Watch
-from posjournal_async.sections import Sections, read_header
+from posjournal_async.sections import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,21 +93,16 @@ class _Given:
         """Remember records that are given; see `entries_of`."""
         self.runs.append(_Run(salt, position, start, len(records), _digest_of(records)))
 
-    async def first_lost(self, sections: Sections) -> int | None:
+    async def first_lost(self, storage: Storage, partition: str) -> int | None:
         """Return the position of the first run that is not there any more; None if all are."""
-        try:
-            blob, length = await sections.open(self.section)
-        except StorageError as error:
-            if error.errno != ENOENT:
-                raise
-            return self.runs[0].position
-        try:
+        async with opened_if_there(storage, partition, self.section) as found:
+            if found is None:
+                return self.runs[0].position
+            blob, length = found
             header = await read_header(blob, length)
             for run in self.runs:
                 if not isinstance(header, Header) or header.salt != run.salt or not await run.is_in(blob):
                     return run.position
-        finally:
-            await blob.close()
         return None
 
 
@@ -166,7 +161,7 @@ class OneHistory:
         await watch.look()
         if not watch.is_other and not watch.has_gap and given.stop <= watch.low:
             return
-        lost = await given.first_lost(Sections(self._storage, f"{self._partition}_data"))
+        lost = await given.first_lost(self._storage, f"{self._partition}_data")
         if lost is None:
             return
         await watch.look()

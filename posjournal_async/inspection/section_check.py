@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from errno import ENOENT
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from posjournal_async.errors import CodecError, StorageError
-from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, HeaderFault, Kind, parse_header
+from posjournal_async.errors import CodecError
+from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, HeaderFault, Kind
 from posjournal_async.format.index import ENTRY_LENGTH
 from posjournal_async.inspection.findings import Finding, Severity
+from posjournal_async.inspection.present import opened_if_there
 from posjournal_async.inspection.section_index import SectionIndex
 from posjournal_async.inspection.states import codec_expected
 from posjournal_async.inspection.walk import Walk
+from posjournal_async.sections import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,18 +134,15 @@ class SectionCheck:
     async def _look(self, slot: Slot) -> None:
         self.size = self._vouched
         async with AsyncExitStack() as stack:
-            try:
-                blob, length = await self._storage.open(self._partition, self._section.to_bytes(8))
-            except StorageError as error:
-                if error.errno != ENOENT:
-                    raise
+            found = await stack.enter_async_context(opened_if_there(self._storage, self._partition, self._section))
+            if found is None:
                 lost = self._vouched - self._first
                 if lost:  # else it was rewound since the blobs were listed
                     missing = self._finding(Severity.CORRUPT, "data blob", "one", "none", None, self._first)
                     await self._settle(missing, self._first, lost)
                 return
-            stack.push_async_callback(blob.close)
-            header = parse_header(await blob.read_at(0, min(length, HEADER_LENGTH)), length)
+            blob, length = found
+            header = await read_header(blob, length)
             if isinstance(header, BadHeader):
                 await self._bad_header(header)
                 return

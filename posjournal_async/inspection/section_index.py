@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from errno import ENOENT
 from typing import TYPE_CHECKING
 
-from posjournal_async.errors import StorageError
-from posjournal_async.format.header import HEADER_LENGTH, BadHeader, parse_header
+from posjournal_async.format.header import HEADER_LENGTH, BadHeader
 from posjournal_async.format.index import ENTRY_LENGTH, index_header_of, starts_in
+from posjournal_async.inspection.present import open_if_there
+from posjournal_async.sections import closed_on_error, read_header
 
 if TYPE_CHECKING:
     from posjournal_async.format.header import Header
@@ -38,18 +38,12 @@ class SectionIndex:
     @classmethod
     async def open(cls, storage: Storage, partition: str, data: Header) -> SectionIndex:
         """Open the index of a data blob, whatever it holds."""
-        missing = cls(None, 0, ("one", "none"))
-        try:
-            blob, length = await storage.open(partition, data.section.to_bytes(8))
-        except StorageError as error:
-            if error.errno == ENOENT:
-                return missing
-            raise
-        try:
-            header = parse_header(await blob.read_at(0, min(length, HEADER_LENGTH)), length)
-        except BaseException:
-            await blob.close()
-            raise
+        found = await open_if_there(storage, partition, data.section)
+        if found is None:
+            return cls(None, 0, ("one", "none"))
+        blob, length = found
+        async with closed_on_error(blob):
+            header = await read_header(blob, length)
         if isinstance(header, BadHeader):
             return cls(blob, length, ("a header that checks out", header.fault.value))
         if header != index_header_of(data):

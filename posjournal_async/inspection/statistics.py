@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from errno import ENOENT
 from operator import sub
 from typing import TYPE_CHECKING
 
-from posjournal_async.errors import StorageError
-from posjournal_async.format.header import HEADER_LENGTH, Header, parse_header
+from posjournal_async.format.header import HEADER_LENGTH, Header
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
+from posjournal_async.inspection.present import opened_if_there
 from posjournal_async.inspection.section_index import SectionIndex
 from posjournal_async.inspection.states import SectionState
 from posjournal_async.scan import scan_records
+from posjournal_async.sections import read_header
 
 if TYPE_CHECKING:
     from array import array
@@ -230,15 +230,11 @@ async def _count(view: JournalView, section: SectionView, sizes: Sizes, advance:
         sizes.add(_lengths_of(section.scan.starts, section.scan.end))
         advance(section.items)
         return min(section.first + len(section.scan.starts), section.stop)
-    try:
-        blob, length = await view.storage.open(f"{view.partition}_data", section.section.to_bytes(8))
-    except StorageError as error:
-        if error.errno == ENOENT:
+    async with opened_if_there(view.storage, f"{view.partition}_data", section.section) as found:
+        if found is None:
             return section.first
-        raise
-    try:
-        # That of a view is not read where there are many sections.
-        header = parse_header(await blob.read_at(0, HEADER_LENGTH), length)
+        blob, length = found
+        header = await read_header(blob, length)  # that of a view is not read where there are many sections
         slot = view.survey.slot
         journal_id = None if slot is None else slot.journal_id
         expected = (journal_id, section.section, section.first)
@@ -251,8 +247,6 @@ async def _count(view: JournalView, section: SectionView, sizes: Sizes, advance:
                 advance(section.items)
                 return section.stop
         scan = await scan_records(blob, length, header)
-    finally:
-        await blob.close()
     sizes.add(_lengths_of(scan.starts, scan.end))
     advance(len(scan.starts))
     return min(header.first + len(scan.starts), section.stop)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from errno import ENOENT
 from typing import TYPE_CHECKING, Any
 
-from posjournal_async.errors import StorageError
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH
-from posjournal_async.format.header import HEADER_LENGTH, BadHeader, Header, parse_header
+from posjournal_async.format.header import BadHeader, Header
 from posjournal_async.inspection.findings import Finding, Severity
+from posjournal_async.inspection.present import opened_if_there
 from posjournal_async.inspection.section_check import SectionCheck, Tally
 from posjournal_async.inspection.watch import Watch, never_locked
 from posjournal_async.recovery.facts import stand_in
-from posjournal_async.sections import unbroken
+from posjournal_async.sections import read_header, unbroken
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -195,16 +194,8 @@ class Verification:
 
     async def _header_of(self, section: int) -> Header | BadHeader | None:
         """Return the header of a data blob, or why there is none; None if there is no blob."""
-        try:
-            blob, length = await self._storage.open(f"{self._partition}_data", section.to_bytes(_NAME_LENGTH))
-        except StorageError as error:
-            if error.errno != ENOENT:
-                raise
-            return None
-        try:
-            return parse_header(await blob.read_at(0, min(length, HEADER_LENGTH)), length)
-        finally:
-            await blob.close()
+        async with opened_if_there(self._storage, f"{self._partition}_data", section) as found:
+            return None if found is None else await read_header(*found)
 
     async def _stand_in(self, data: Sequence[int]) -> Slot | None:
         """Return what the checkpoint would have said at the least, also where the first headers are damaged."""

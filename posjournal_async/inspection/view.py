@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from bisect import bisect_right
 from collections import OrderedDict
-from errno import ENOENT
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from posjournal_async.checkpoint import slots_in
 from posjournal_async.codecs import BytesCodec
 from posjournal_async.config import Config
-from posjournal_async.errors import ItemOutOfRange, ItemPruned, StorageError
+from posjournal_async.errors import ItemOutOfRange, ItemPruned
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot
 from posjournal_async.inspection.entries import (
     Entry,
@@ -24,6 +23,7 @@ from posjournal_async.inspection.entries import (
     why_gone,
 )
 from posjournal_async.inspection.given import OneHistory
+from posjournal_async.inspection.present import CHECKPOINT, open_if_there
 from posjournal_async.inspection.survey import MOST_HEADERS, survey
 from posjournal_async.payloads import Payloads
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
@@ -298,12 +298,10 @@ class JournalView:
             InvalidConfiguration: Another version of the format wrote it meanwhile.
         """
         if self._checkpoint is None:
-            try:
-                self._checkpoint, _ = await self.storage.open(f"{self.partition}_checkpoint", bytes(8))
-            except StorageError as error:
-                if error.errno == ENOENT:
-                    return None
-                raise
+            found = await open_if_there(self.storage, f"{self.partition}_checkpoint", CHECKPOINT)
+            if found is None:
+                return None
+            self._checkpoint, _ = found
         slots, _ = slots_in(await read_soon(self._checkpoint, 0, 2 * SLOT_LENGTH), self.partition)
         return slots[0][0] if slots else None
 

@@ -7,12 +7,11 @@ damage, and nothing that a writer does. What lies above them is the writer's bus
 
 from __future__ import annotations
 
-from errno import ENOENT
 from typing import TYPE_CHECKING
 
 from posjournal_async.checkpoint import slots_in
-from posjournal_async.errors import StorageError
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH
+from posjournal_async.inspection.present import CHECKPOINT, open_if_there
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from posjournal_async.storage.protocols import Blob, Storage
 
 __all__ = ["Watch", "never_locked"]
-
-_NAME = (0).to_bytes(8)
 
 
 async def never_locked() -> bool:
@@ -127,11 +124,8 @@ class Watch:
     async def _read(self) -> list[Slot]:
         """Return the valid slots, by sequence number."""
         if self._blob is None:
-            try:
-                self._blob, _ = await self._storage.open(f"{self.partition}_checkpoint", _NAME)
-            except StorageError as error:
-                if error.errno != ENOENT:
-                    raise
+            found = await open_if_there(self._storage, f"{self.partition}_checkpoint", CHECKPOINT)
+            self._blob = None if found is None else found[0]
         both = b"" if self._blob is None else await self._blob.read_at(0, 2 * SLOT_LENGTH)
         slots, self.damaged = slots_in(both, self.partition)
         if slots:

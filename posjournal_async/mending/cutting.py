@@ -8,13 +8,13 @@ is found out beforehand, on a view of the files as they will be.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from errno import ENOENT
 from typing import TYPE_CHECKING
 
 from posjournal_async.checkpoint import Checkpoint, read_slots
-from posjournal_async.errors import Corruption, ItemOutOfRange, ItemPruned, StorageError
+from posjournal_async.errors import Corruption, ItemOutOfRange, ItemPruned
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot
 from posjournal_async.format.header import Header
+from posjournal_async.inspection.present import opened_if_there
 from posjournal_async.scan import scan_records
 from posjournal_async.sections import Sections, read_header
 from posjournal_async.storage.memory import MemoryStorage
@@ -88,19 +88,14 @@ async def cut_of(  # noqa: PLR0913 - what is known of the journal
     gone = tuple(sorted((other for other in there if other >= section + stays), reverse=True))
     if not stays:
         return Cut(position, slot, place, size, gone)
-    try:
-        blob, length = await sections.open(section)
-    except StorageError as error:
-        if error.errno != ENOENT:
-            raise
-        raise Corruption("data blob", "one", "none", sections.partition, section, None, first) from error
-    try:
+    async with opened_if_there(storage, sections.partition, section) as found:
+        if found is None:
+            raise Corruption("data blob", "one", "none", sections.partition, section, None, first)
+        blob, length = found
         header = await read_header(blob, length)
         if not isinstance(header, Header) or header.first != first:
             raise Corruption("header", "one that checks out", "another", sections.partition, section, 0, first)
         scan = await scan_records(blob, length, header)
-    finally:
-        await blob.close()
     if len(scan.starts) < position - first:
         at = first + len(scan.starts)
         raise Corruption("record", "one that checks out", "other bytes", sections.partition, section, scan.end, at)
