@@ -54,6 +54,7 @@ LAYERS = [
     "storage.file",
     "storage.memory",
     "storage.directory",
+    "storage.descriptors",
     "storage.lane",
     "storage.threads",
     "storage.protocols",

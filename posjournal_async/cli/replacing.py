@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from posjournal_async.storage.directory import sync_file
+from posjournal_async.storage.descriptors import sync_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -11,6 +11,8 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
+from posjournal_async.storage.descriptors import OPEN_BLOB_TO_READ, open_quietly
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -28,9 +30,8 @@ def reads_at_once(path: Path) -> bool | None:
     nowait = getattr(os, "RWF_NOWAIT", 0)
     if not nowait:
         return False
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        fd = _opened(path, flags)
+        fd = open_quietly(path, OPEN_BLOB_TO_READ)
     except OSError:
         return None  # pruned since it was listed, or not for this user to read
     try:
@@ -44,13 +45,6 @@ def reads_at_once(path: Path) -> bool | None:
     finally:
         os.close(fd)
     return True
-
-
-def _opened(path: Path, flags: int) -> int:
-    try:
-        return os.open(path, flags | getattr(os, "O_NOATIME", 0))  # not even the time of the last read changes
-    except PermissionError:
-        return os.open(path, flags)  # the file is somebody else's, who alone may ask for that
 
 
 def measure_syncs(directory: Path, seconds: float, most: int) -> list[float]:

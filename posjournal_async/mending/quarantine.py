@@ -17,7 +17,7 @@ from errno import EEXIST, EIO
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from posjournal_async.storage.directory import sync_file
+from posjournal_async.storage.descriptors import sync_file
 
 if TYPE_CHECKING:
     import io

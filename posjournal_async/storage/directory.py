@@ -9,84 +9,42 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import stat
 from contextlib import contextmanager, suppress
-from errno import EACCES, EEXIST, EINVAL, ELOOP, ENOTEMPTY, EROFS, ESTALE
+from errno import EACCES, EEXIST, EINVAL, ENOTEMPTY, EROFS, ESTALE
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
+
+from posjournal_async.storage.descriptors import (
+    OPEN_BLOB,
+    OPEN_BLOB_TO_READ,
+    OPEN_DIRECTORY,
+    OPEN_ROOT,
+    Handle,
+    closing,
+    length_of_regular_file,
+    open_descriptor,
+    sync_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
 __all__ = [
-    "Handle",
     "Root",
+    "blobs_in",
     "lock_holder",
     "lock_partition",
     "open_blob",
-    "open_descriptor",
     "remove_blobs",
     "remove_partition",
     "scan_partition",
-    "sync_file",
     "unlock_partition",
 ]
 
 _DIRECTORY_MODE = 0o700
-_FILE_MODE = 0o600
-_OPEN_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_OPEN_DIRECTORY = _OPEN_ROOT | os.O_NOFOLLOW
-# O_NONBLOCK: opening a FIFO that somebody put there returns instead of waiting for its other end.
-_OPEN_BLOB_TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_OPEN_BLOB = os.O_RDWR | _OPEN_BLOB_TO_READ
-
-_LAST_STANDARD = 2  # stdin, stdout, stderr
 
 _BLOB_FILE = re.compile(r"(?:[0-9a-f]{2}){1,64}")
-
-
-def open_descriptor(path: str | Path, flags: int, mode: int = _FILE_MODE, *, dir_fd: int | None = None) -> int:
-    """Open, as a descriptor that is none of 0, 1 and 2.
-
-    A process that has closed its standard descriptors gets these first, and whatever still prints in it would write
-    into the journal.
-    """
-    fd = os.open(path, flags, mode, dir_fd=dir_fd)
-    if fd > _LAST_STANDARD:
-        return fd
-    with _closing(fd):
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LAST_STANDARD + 1)
-
-
-def sync_file(fd: int) -> None:
-    """Make a file durable, its length and the rest of its metadata included.
-
-    On macOS fsync leaves the bytes in the drive's cache; F_FULLFSYNC does not (fcntl(2)). A file system that
-    does not know F_FULLFSYNC gets fsync.
-    """
-    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
-    if full_sync is not None:
-        try:
-            fcntl.fcntl(fd, full_sync)
-        except OSError:
-            os.fsync(fd)
-    else:
-        os.fsync(fd)
-
-
-@contextmanager
-def _closing(fd: int) -> Generator[int]:
-    """Close the descriptor of a directory.
-
-    It is closed also when close(2) says that it failed, and nothing was written through it: that must not take the
-    place of what the block returns, which may be another descriptor, or raises.
-    """
-    try:
-        yield fd
-    finally:
-        with suppress(OSError):
-            os.close(fd)
 
 
 def _make(path: Path) -> None:
@@ -99,7 +57,7 @@ def _make(path: Path) -> None:
         missing.append(missing[-1].parent)
     for directory in reversed(missing):
         # Opened first: where it may not be read, nothing is made whose name cannot be made durable.
-        with _closing(open_descriptor(directory.parent, _OPEN_ROOT)) as above:
+        with closing(open_descriptor(directory.parent, OPEN_ROOT)) as above:
             _sync_above(above)
             with suppress(FileExistsError):  # another open was quicker
                 os.mkdir(directory.name, _DIRECTORY_MODE, dir_fd=above)
@@ -112,66 +70,11 @@ def _sync_above(directory: int) -> None:
     squashfs below a volume): then this one was made for the storage, by somebody who has to see to it.
     """
     try:
-        with _closing(open_descriptor("..", _OPEN_ROOT, dir_fd=directory)) as above:
+        with closing(open_descriptor("..", OPEN_ROOT, dir_fd=directory)) as above:
             sync_file(above)
     except OSError as error:
         if error.errno not in {EACCES, EINVAL}:
             raise
-
-
-class Handle:
-    """An open file descriptor that somebody owns: it is closed once, at the latest when nobody has it any more.
-
-    A thread hands its result to an event loop, which may be gone, or to a task, which may be cancelled; what nobody
-    takes is closed. So is the copy that a forked child gets, which nobody there can use.
-
-    Attributes:
-        fd: The descriptor; -1 once it is closed.
-    """
-
-    __slots__ = ("__weakref__", "_is_read_only", "fd")
-
-    def __init__(self, fd: int, *, is_read_only: bool = False) -> None:
-        self.fd = fd
-        self._is_read_only = is_read_only
-        _handles.add(self)
-
-    def check_writable(self) -> None:
-        """Raise what the system would say of a file system that is read-only, where the descriptor is for reading."""
-        if self._is_read_only:
-            raise OSError(EROFS, os.strerror(EROFS))
-
-    def close(self) -> None:
-        """Close the descriptor. Closing twice is fine."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    @contextmanager
-    def closed_on_error(self) -> Generator[None]:
-        """Close the descriptor at once if the block raises: the error's traceback would keep it open."""
-        try:
-            yield
-        except BaseException:
-            self.close()
-            raise
-
-    def __del__(self) -> None:
-        self.close()
-
-
-_handles: WeakSet[Handle] = WeakSet()
-
-
-def _close_in_child() -> None:
-    # A lock belongs to the open directory, of which a forked child gets a copy: it would keep the lock when the parent
-    # dies, and the space of a file that is removed. Closing the copy leaves the parent's lock as it is (flock(2)).
-    for handle in list(_handles):
-        with suppress(OSError):
-            handle.close()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
 
 
 class Root:
@@ -201,15 +104,15 @@ class Root:
             OSError: It is not the directory in which a lock is held (ESTALE).
         """
         try:
-            fd = open_descriptor(self.path, _OPEN_ROOT)
+            fd = open_descriptor(self.path, OPEN_ROOT)
         except FileNotFoundError:
             self._check(None)
             if not make:
                 raise
             self._named = None  # it may get the inode of the one that is gone
             _make(self.path)
-            fd = open_descriptor(self.path, _OPEN_ROOT)
-        with _closing(fd) as top:
+            fd = open_descriptor(self.path, OPEN_ROOT)
+        with closing(fd) as top:
             identity = _identity_of(top)
             self._check(identity)
             if name:
@@ -254,13 +157,13 @@ def _identity_of(fd: int) -> tuple[int, int]:
 def _open_partition(top: int, partition: str) -> int:
     """Open a partition's directory, making it durably if it is missing."""
     try:
-        return open_descriptor(partition, _OPEN_DIRECTORY, dir_fd=top)
+        return open_descriptor(partition, OPEN_DIRECTORY, dir_fd=top)
     except FileNotFoundError:
         pass
     with suppress(FileExistsError):  # another open was quicker; its entry is synced here all the same
         os.mkdir(partition, _DIRECTORY_MODE, dir_fd=top)
     sync_file(top)
-    return open_descriptor(partition, _OPEN_DIRECTORY, dir_fd=top)
+    return open_descriptor(partition, OPEN_DIRECTORY, dir_fd=top)
 
 
 @contextmanager
@@ -270,34 +173,27 @@ def _found(root: Root, partition: str) -> Generator[tuple[int, int]]:
     Raises:
         FileNotFoundError: One of them is missing.
     """
-    with root.opened() as top, _closing(open_descriptor(partition, _OPEN_DIRECTORY, dir_fd=top)) as directory:
+    with root.opened() as top, closing(open_descriptor(partition, OPEN_DIRECTORY, dir_fd=top)) as directory:
         yield top, directory
 
 
 def open_blob(root: Root, partition: str, name: bytes) -> tuple[Handle, int]:
     """Open a blob's file and return it with its length in bytes; a file that was missing is made, durably."""
-    with root.opened(make=True) as top, _closing(_open_partition(top, partition)) as directory:
+    with root.opened(make=True) as top, closing(_open_partition(top, partition)) as directory:
         file = name.hex()
         try:
-            handle = Handle(open_descriptor(file, _OPEN_BLOB, dir_fd=directory))
+            handle = Handle(open_descriptor(file, OPEN_BLOB, dir_fd=directory))
         except FileNotFoundError:
-            handle = Handle(open_descriptor(file, _OPEN_BLOB | os.O_CREAT, dir_fd=directory))
+            handle = Handle(open_descriptor(file, OPEN_BLOB | os.O_CREAT, dir_fd=directory))
             with handle.closed_on_error():
                 sync_file(directory)
         except OSError as error:
             if error.errno != EROFS:
                 raise
             # As ext4 may turn after an error of its device: what is there can still be read.
-            handle = Handle(open_descriptor(file, _OPEN_BLOB_TO_READ, dir_fd=directory), is_read_only=True)
+            handle = Handle(open_descriptor(file, OPEN_BLOB_TO_READ, dir_fd=directory), is_read_only=True)
         with handle.closed_on_error():
-            return handle, _length_of_regular_file(handle.fd)
-
-
-def _length_of_regular_file(fd: int) -> int:
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(ELOOP, "not a regular file")
-    return status.st_size
+            return handle, length_of_regular_file(handle.fd)
 
 
 def remove_blobs(root: Root, partition: str, names: Sequence[bytes]) -> None:
@@ -320,7 +216,7 @@ def remove_partition(root: Root, partition: str) -> None:
     """Remove all blobs of a partition, and its directory unless something else is in it, durably."""
     try:
         with _found(root, partition) as (top, directory):
-            _unlink(directory, _blobs_in(directory))
+            _unlink(directory, blobs_in(directory))
             try:
                 os.rmdir(partition, dir_fd=top)
             except OSError as error:
@@ -343,12 +239,13 @@ def scan_partition(root: Root, partition: str) -> list[bytes]:
         with _found(root, partition) as (top, directory):
             sync_file(top)
             sync_file(directory)
-            return _blobs_in(directory)
+            return blobs_in(directory)
     except FileNotFoundError:
         return []
 
 
-def _blobs_in(directory: int) -> list[bytes]:
+def blobs_in(directory: int) -> list[bytes]:
+    """Return the names of the blobs in an open directory of a partition."""
     files = os.listdir(directory)
     return [bytes.fromhex(file) for file in files if _BLOB_FILE.fullmatch(file)]
 

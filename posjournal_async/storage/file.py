@@ -14,6 +14,7 @@ import aiofiles.os
 
 from posjournal_async.errors import JournalLocked, StorageError
 from posjournal_async.storage import directory
+from posjournal_async.storage.descriptors import Handle, sync_file
 from posjournal_async.storage.lane import Lane
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
 from posjournal_async.storage.threads import NoThread, Threads
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-__all__ = ["FileBlob", "FileLock", "FileStorage"]
+__all__ = ["FileBlob", "FileLock", "FileStorage", "translated"]
 
 # Linux has preadv2 with RWF_NOWAIT; elsewhere every read goes to a thread.
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
@@ -36,7 +37,7 @@ _lock_holder = aiofiles.os.wrap(directory.lock_holder)
 
 
 @contextmanager
-def _translated(partition: str, blob: bytes | None, doing: str) -> Generator[None]:
+def translated(partition: str, blob: bytes | None, doing: str) -> Generator[None]:
     """Turn what the system raises into `StorageError`: the only place where that is done for files."""
     try:
         yield
@@ -104,11 +105,11 @@ class FileStorage:
         check_partition_name(partition)
         check_blob_name(name)
 
-        def own(opened: tuple[directory.Handle, int]) -> tuple[FileBlob, int]:
+        def own(opened: tuple[Handle, int]) -> tuple[FileBlob, int]:
             handle, length = opened
             return FileBlob(handle, partition, name, Lane(self._threads)), length
 
-        with _translated(partition, name, "open"):
+        with translated(partition, name, "open"):
             opening = _open_blob(self._root, partition, name, executor=self._threads)
             return await claimed(opening, own, lambda opened: opened[0].close())
 
@@ -122,7 +123,7 @@ class FileStorage:
             await self.remove_many(partition, [name])
             return
         check_partition_name(partition)
-        with _translated(partition, None, "remove"):
+        with translated(partition, None, "remove"):
             await self._removed(partial(directory.remove_partition, self._root, partition))
 
     async def remove_many(self, partition: str, names: Sequence[bytes]) -> None:
@@ -133,7 +134,7 @@ class FileStorage:
         check_partition_name(partition)
         for name in names:
             check_blob_name(name)
-        with _translated(partition, names[0] if len(names) == 1 else None, "remove"):
+        with translated(partition, names[0] if len(names) == 1 else None, "remove"):
             await self._removed(partial(directory.remove_blobs, self._root, partition, list(names)))
 
     async def _removed(self, remove: Callable[[], None]) -> None:
@@ -149,7 +150,7 @@ class FileStorage:
     async def scan(self, partition: str) -> list[bytes]:
         """Return the names of the blobs of a partition in no particular order; `[]` when it is missing."""
         check_partition_name(partition)
-        with _translated(partition, None, "scan"):
+        with translated(partition, None, "scan"):
             return await _scan_partition(self._root, partition, executor=self._threads)
 
     async def lock(self, partition: str) -> FileLock:
@@ -162,13 +163,13 @@ class FileStorage:
         """
         check_partition_name(partition)
 
-        def own(handle: directory.Handle) -> FileLock:
+        def own(handle: Handle) -> FileLock:
             return FileLock(handle, partition, Lane(self._threads))
 
-        with _translated(partition, None, "lock"):
+        with translated(partition, None, "lock"):
             try:
                 locking = _lock_partition(self._root, partition, executor=self._threads)
-                return await claimed(locking, own, directory.Handle.close)
+                return await claimed(locking, own, Handle.close)
             except BlockingIOError:
                 holder = await _lock_holder(self._root.path, partition, executor=self._threads)
                 raise JournalLocked(partition, holder) from None
@@ -177,7 +178,7 @@ class FileStorage:
 class FileBlob:
     """An open file. Its calls run one after the other, in the order in which they were made, on threads."""
 
-    def __init__(self, handle: directory.Handle, partition: str, name: bytes, lane: Lane) -> None:
+    def __init__(self, handle: Handle, partition: str, name: bytes, lane: Lane) -> None:
         self._handle = handle
         self._partition = partition
         self._name = name
@@ -244,14 +245,14 @@ class FileBlob:
         """Release the handle when everything called before is done; makes nothing durable. Closing twice is fine."""
         if self._closing is None:
             self._closing = self._lane.submit(self._handle.close)
-        with _translated(self._partition, self._name, "close"):
+        with translated(self._partition, self._name, "close"):
             await asyncio.shield(self._closing)
 
     @contextmanager
     def _doing(self, what: str) -> Generator[None]:
         if self._closing is not None:
             raise StorageError(self._partition, self._name, EBADF, what)
-        with _translated(self._partition, self._name, what):
+        with translated(self._partition, self._name, what):
             yield
 
     # What follows runs in a thread.
@@ -292,7 +293,7 @@ class FileBlob:
         # fdatasync(2) flushes a length only as far as later reads need it: enough for a file that grew by writes.
         # After a truncation nothing but fsync(2) is sure to flush it.
         if self._was_resized or not hasattr(os, "fdatasync"):
-            directory.sync_file(self._handle.fd)
+            sync_file(self._handle.fd)
             self._was_resized = False
         else:
             os.fdatasync(self._handle.fd)
@@ -306,7 +307,7 @@ def _check_offset(offset: int) -> None:
 class FileLock:
     """The lock of a partition's directory, held by an open handle of it."""
 
-    def __init__(self, handle: directory.Handle, partition: str, lane: Lane) -> None:
+    def __init__(self, handle: Handle, partition: str, lane: Lane) -> None:
         self._handle = handle
         self._partition = partition
         self._lane = lane
@@ -316,5 +317,5 @@ class FileLock:
 
     async def release(self) -> None:
         """Let others take it. Releasing twice is fine."""
-        with _translated(self._partition, None, "unlock"):
+        with translated(self._partition, None, "unlock"):
             await self._lane.submit(partial(directory.unlock_partition, self._handle))

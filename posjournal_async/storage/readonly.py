@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import stat
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from errno import EAGAIN, ELOOP, EROFS
+from errno import EROFS
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from posjournal_async.errors import StorageError
-from posjournal_async.storage.directory import Handle, lock_holder, open_descriptor
-from posjournal_async.storage.file import FileBlob
+from posjournal_async.storage.descriptors import (
+    OPEN_BLOB_TO_READ,
+    OPEN_DIRECTORY,
+    OPEN_ROOT,
+    Handle,
+    closing,
+    length_of_regular_file,
+    open_quietly,
+)
+from posjournal_async.storage.directory import blobs_in, lock_holder
+from posjournal_async.storage.file import FileBlob, translated
 from posjournal_async.storage.lane import Lane
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
-from posjournal_async.storage.threads import NoThread, Threads
+from posjournal_async.storage.threads import Threads
 from posjournal_async.waiting import claimed
 
 if TYPE_CHECKING:
@@ -29,14 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["BlobFacts", "ReadOnlyFileStorage"]
 
 T = TypeVar("T")
-
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# O_NONBLOCK: opening a FIFO that somebody put there returns instead of waiting for its other end.
-_OPEN_BLOB = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-# Linux leaves the time of the last access as it is, for the owner of a file only (open(2)).
-_NO_ACCESS_TIME: int = getattr(os, "O_NOATIME", 0)
-
-_BLOB_FILE = re.compile(r"(?:[0-9a-f]{2}){1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class ReadOnlyFileStorage:
             handle, length = opened
             return FileBlob(handle, partition, name, Lane(self._threads)), length
 
-        with _translated(partition, name, "open"):
+        with translated(partition, name, "open"):
             opening = self._call(partial(_open_blob, self._root, partition, name))
             return await claimed(opening, own, lambda opened: opened[0].close())
 
@@ -106,7 +106,7 @@ class ReadOnlyFileStorage:
         Unlike those of a `FileStorage` they may not be durable.
         """
         check_partition_name(partition)
-        with _translated(partition, None, "scan"):
+        with translated(partition, None, "scan"):
             return await self._call(partial(_scan, self._root, partition))
 
     async def survey(self, partition: str, head: int) -> list[BlobFacts]:
@@ -119,7 +119,7 @@ class ReadOnlyFileStorage:
             head: Bytes to read from the start of each blob; 0 opens none.
         """
         check_partition_name(partition)
-        with _translated(partition, None, "scan"):
+        with translated(partition, None, "scan"):
             return await self._call(partial(_survey, self._root, partition, head))
 
     async def lock_holder(self, partition: str) -> int | None:
@@ -155,27 +155,7 @@ class ReadOnlyFileStorage:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
-@contextmanager
-def _translated(partition: str, blob: bytes | None, doing: str) -> Generator[None]:
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(partition, blob, error.errno, doing) from error
-    except NoThread as error:
-        raise StorageError(partition, blob, EAGAIN, doing) from error
-
-
 # What follows runs in a thread.
-
-
-def _open_quietly(path: str | Path, flags: int, dir_fd: int | None = None) -> Handle:
-    """Open without leaving a trace in the time of the last access, where that is allowed."""
-    if _NO_ACCESS_TIME:
-        with suppress(PermissionError):  # not the owner, or no right to read: the second try tells
-            return Handle(open_descriptor(path, flags | _NO_ACCESS_TIME, dir_fd=dir_fd), is_read_only=True)
-    return Handle(open_descriptor(path, flags, dir_fd=dir_fd), is_read_only=True)
 
 
 @contextmanager
@@ -185,62 +165,47 @@ def _partition(root: Path, partition: str) -> Generator[int]:
     Raises:
         FileNotFoundError: It is missing.
     """
-    top = _open_quietly(root, _OPEN_DIRECTORY)
-    try:
-        directory = _open_quietly(partition, _OPEN_DIRECTORY | os.O_NOFOLLOW, top.fd)
-    finally:
-        top.close()
-    try:
-        yield directory.fd
-    finally:
-        directory.close()
+    with closing(open_quietly(root, OPEN_ROOT)) as top:
+        fd = open_quietly(partition, OPEN_DIRECTORY, dir_fd=top)
+    with closing(fd) as directory:
+        yield directory
 
 
 def _open_blob(root: Path, partition: str, name: bytes) -> tuple[Handle, int]:
     with _partition(root, partition) as directory:
-        handle = _open_quietly(name.hex(), _OPEN_BLOB, directory)
+        handle = Handle(open_quietly(name.hex(), OPEN_BLOB_TO_READ, dir_fd=directory), is_read_only=True)
     with handle.closed_on_error():
-        status = os.fstat(handle.fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(ELOOP, "not a regular file")
-        return handle, status.st_size
+        return handle, length_of_regular_file(handle.fd)
 
 
 def _scan(root: Path, partition: str) -> list[bytes]:
     try:
         with _partition(root, partition) as directory:
-            files = os.listdir(directory)  # noqa: PTH208 - a handle, not a path
+            return blobs_in(directory)
     except FileNotFoundError:
         return []
-    return [bytes.fromhex(file) for file in files if _BLOB_FILE.fullmatch(file)]
 
 
 def _survey(root: Path, partition: str, head: int) -> list[BlobFacts]:
     try:
         with _partition(root, partition) as directory:
-            files = sorted(filter(_BLOB_FILE.fullmatch, os.listdir(directory)))  # noqa: PTH208 - a handle, not a path
             found: list[BlobFacts] = []
-            for file in files:
+            for name in sorted(blobs_in(directory)):
                 with suppress(FileNotFoundError):
-                    found.append(_facts_of(directory, file, head))
+                    found.append(_facts_of(directory, name, head))
             return found
     except FileNotFoundError:
         return []
 
 
-def _facts_of(directory: int, file: str, head: int) -> BlobFacts:
+def _facts_of(directory: int, name: bytes, head: int) -> BlobFacts:
     """Return what a file says of itself; there may be a hundred thousand of them."""
+    file = name.hex()
     status = os.stat(file, dir_fd=directory, follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode):
-        return BlobFacts(bytes.fromhex(file), 0, status.st_mtime_ns, b"")
+        return BlobFacts(name, 0, status.st_mtime_ns, b"")
     start = b""
     if head and status.st_size:
-        try:
-            fd = open_descriptor(file, _OPEN_BLOB | _NO_ACCESS_TIME, dir_fd=directory)
-        except PermissionError:
-            fd = open_descriptor(file, _OPEN_BLOB, dir_fd=directory)
-        try:
+        with closing(open_quietly(file, OPEN_BLOB_TO_READ, dir_fd=directory)) as fd:
             start = os.pread(fd, head, 0)
-        finally:
-            os.close(fd)
-    return BlobFacts(bytes.fromhex(file), status.st_size, status.st_mtime_ns, start)
+    return BlobFacts(name, status.st_size, status.st_mtime_ns, start)
