@@ -29,6 +29,7 @@ from posjournal_async.storage.descriptors import (
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+    from weakref import ReferenceType
 
 __all__ = [
     "Root",
@@ -106,18 +107,25 @@ class Root:
         try:
             fd = open_descriptor(self.path, OPEN_ROOT)
         except FileNotFoundError:
-            self._check(None)
-            if not make:
-                raise
-            self._named = None  # it may get the inode of the one that is gone
-            _make(self.path)
-            fd = open_descriptor(self.path, OPEN_ROOT)
+            fd = self._look_again(make=make)
         with closing(fd) as top:
             identity = _identity_of(top)
             self._check(identity)
             if name:
                 self._name(top, identity)
             yield top
+
+    def _look_again(self, *, make: bool) -> int:
+        locks = self._locks.keyrefs()  # before the look: one that is taken behind it may be in what was missing
+        try:
+            return open_descriptor(self.path, OPEN_ROOT)
+        except FileNotFoundError:
+            self._check_all(None, locks)
+            if not make:
+                raise
+        self._named = None  # it may get the inode of the one that is gone
+        _make(self.path)
+        return open_descriptor(self.path, OPEN_ROOT)
 
     def hold(self, lock: Handle, top: int) -> None:
         """Stay with a directory, whose name is durable then, until a lock in it is let go.
@@ -140,10 +148,12 @@ class Root:
             _sync_above(top)
             self._named = identity
 
-    def _check(self, identity: tuple[int, int] | None) -> None:
-        if identity is not None and identity == self._agreed:
-            return
-        for reference in self._locks.keyrefs():  # a list, whatever other threads do to the dictionary
+    def _check(self, identity: tuple[int, int]) -> None:
+        if identity != self._agreed:
+            self._check_all(identity, self._locks.keyrefs())
+
+    def _check_all(self, identity: tuple[int, int] | None, locks: Sequence[ReferenceType[Handle]]) -> None:
+        for reference in locks:  # a list, whatever other threads do to the dictionary
             lock = reference()
             if lock is not None and lock.fd >= 0 and self._locks[lock] != identity:
                 raise OSError(ESTALE, os.strerror(ESTALE))

@@ -208,6 +208,33 @@ async def test_a_call_asks_no_other_lock_however_many_are_held(storage: FileStor
         await lock.release()
 
 
+async def test_a_root_that_another_call_makes_and_locks_meanwhile_is_no_other(
+    storage: FileStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two journals of a new storage may be opened at the same time."""
+    entered, goes = threading.Event(), threading.Event()
+    open_ = os.open
+    looks: list[object] = []
+
+    def delayed(*arguments: Any, **others: Any) -> int:
+        try:
+            return open_(*arguments, **others)
+        except FileNotFoundError:
+            looks.append(arguments)
+            if len(looks) == 2:  # it has looked again, with no lock held
+                entered.set()
+                assert goes.wait(60)
+            raise
+
+    monkeypatch.setattr(os, "open", delayed)
+    first = asyncio.create_task(storage.lock("first"))
+    assert await asyncio.to_thread(entered.wait, 60)
+    second = await storage.lock("second")
+    goes.set()
+    for lock in (await first, second):
+        await lock.release()
+
+
 @pytest.mark.parametrize("remaking", [lambda _: None, Path.mkdir], ids=["gone", "made anew"])
 async def test_a_root_that_was_removed_when_nothing_was_locked_is_made_anew(
     storage: FileStorage, root: Path, remaking: Callable[[Path], object]
