@@ -9,6 +9,7 @@ from typing_extensions import TypeVar
 
 from posjournal_async.codecs import Codec, MsgpackCodec
 from posjournal_async.errors import InvalidConfiguration
+from posjournal_async.format.record import LONGEST_PAYLOAD
 from posjournal_async.metrics import Metrics, NoMetrics
 from posjournal_async.storage.protocols import PARTITION_NAME
 
@@ -22,9 +23,6 @@ T = TypeVar("T", default=Any)
 # The longest suffix that a journal appends to its base name, so that the whole stays a valid partition name.
 _LONGEST_SUFFIX = len("_checkpoint")
 _LONGEST_BASE_NAME = 64 - _LONGEST_SUFFIX
-
-# The largest payload whose length + 1 fits the 31 bits of a record's word.
-_LONGEST_PAYLOAD = 2**31 - 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,7 @@ class Config(Generic[T]):
             raise InvalidConfiguration("partition", expected, repr(self.partition))
         _check_range("items_per_section", self.items_per_section, 1, 2**63)
         _check_range("write_buffer", self.write_buffer, 1, 2**40)
-        _check_range("max_item_size", self.max_item_size, 1, _LONGEST_PAYLOAD)
+        _check_range("max_item_size", self.max_item_size, 1, LONGEST_PAYLOAD)
         _check_range("max_open_blobs", self.max_open_blobs, 1, 2**20)
         if self.compression is not None:
             _check_range("compression", self.compression, -131_072, 22)

@@ -96,10 +96,10 @@ class Waiters:
         self.waiting.clear()
 
 
-def retrieve(task: asyncio.Task[Any]) -> None:
-    """Look at the failure of a task, as its callback: all who waited may be gone. Those who still wait get it too."""
-    if not task.cancelled():
-        task.exception()
+def retrieve(work: asyncio.Future[Any]) -> None:
+    """Look at how work has failed, as its callback: all who waited may be gone. Those who still wait get it too."""
+    if not work.cancelled():
+        work.exception()
 
 
 def twin_of(error: Exception) -> Exception:

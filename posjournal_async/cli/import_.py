@@ -21,7 +21,7 @@ from posjournal_async.cli.lines import standard_input
 from posjournal_async.cli.options import codec_option, json_option, new_path_argument
 from posjournal_async.cli.ranges import fields_of, shown_range
 from posjournal_async.errors import AppendError, CodecError, JournalFailed
-from posjournal_async.inspection.view import LONGEST_ITEM
+from posjournal_async.format.record import LONGEST_PAYLOAD
 from posjournal_async.payloads import Payloads
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _import(  # noqa: PLR0913 - what the user may say
     del items_only
     keeping = asyncio.run(way_of_keeping(output, path, create=create, codec=codec, items_per_section=items_per_section))
     # Whatever a journal could hold comes back: how it was configured then is not known here.
-    keeping = replace(keeping, config=replace(keeping.config, max_item_size=LONGEST_ITEM))
+    keeping = replace(keeping, config=replace(keeping.config, max_item_size=LONGEST_PAYLOAD))
     with output.progress("checking", exported.total, exported.unit) as advance:
         positions = _checked(exported, keeping, advance)
     done = _Progress(positions.start, positions.start)

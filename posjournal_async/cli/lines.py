@@ -13,6 +13,8 @@ from errno import EBADF
 from itertools import takewhile
 from typing import TYPE_CHECKING, BinaryIO
 
+from posjournal_async.waiting import retrieve
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
@@ -103,7 +105,7 @@ async def _lines(executor: ThreadPoolExecutor, read: Callable[[], bytes], longes
 
     def start() -> asyncio.Future[bytes]:
         reading = loop.run_in_executor(executor, read)
-        reading.add_done_callback(_retrieve)  # nobody may be left to take it
+        reading.add_done_callback(retrieve)  # nobody may be left to take it
         return reading
 
     reading = start()
@@ -122,9 +124,3 @@ async def _lines(executor: ThreadPoolExecutor, read: Callable[[], bytes], longes
             raise LineTooLong(longest)
     if any(unfinished):
         yield [b"".join(unfinished)]
-
-
-def _retrieve(reading: asyncio.Future[bytes]) -> None:
-    """Look at how a read ended, as its callback."""
-    if not reading.cancelled():
-        reading.exception()

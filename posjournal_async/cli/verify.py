@@ -15,6 +15,7 @@ from posjournal_async.cli.options import codec_option, json_option, path_argumen
 from posjournal_async.cli.ranges import shown_count
 from posjournal_async.cli.shown import shown_bytes
 from posjournal_async.config import Config
+from posjournal_async.format.record import LONGEST_PAYLOAD
 from posjournal_async.inspection.findings import Severity
 from posjournal_async.inspection.survey import current_slots
 from posjournal_async.inspection.verification import Verification
@@ -80,7 +81,7 @@ def _row(cells: dict[str, str], last: str) -> str:
 @click.option("--deep", is_flag=True, help="Also decompress and decode each item.")
 @click.option(
     "--max-item-size",
-    type=click.IntRange(1, 2**31 - 2),
+    type=click.IntRange(1, LONGEST_PAYLOAD),
     default=_LARGEST_ITEM,
     metavar="BYTES",
     help="For --deep: the limit that the journal is opened with.  [default: 64 MiB]",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMPRESSED",
     "LENGTH_MASK",
+    "LONGEST_PAYLOAD",
     "RECORD_HEAD",
     "RECORD_HEAD_LENGTH",
     "RecordFault",
@@ -32,6 +33,9 @@ __all__ = [
 
 COMPRESSED = 0x8000_0000
 LENGTH_MASK = 0x7FFF_FFFF
+
+# The word of a record says 1 more than the length of its payload, in 31 bits.
+LONGEST_PAYLOAD = LENGTH_MASK - 1
 
 RECORD_HEAD = struct.Struct("<II")
 RECORD_HEAD_LENGTH = RECORD_HEAD.size
@@ -57,7 +61,7 @@ def seed_of(salt: int, position: int, word: int) -> int:
 
 
 def record_of(payload: bytes, salt: int, position: int, *, compressed: bool = False) -> bytes:
-    """Return the record of a payload of at most 2**31 - 2 bytes."""
+    """Return the record of a payload of at most `LONGEST_PAYLOAD` bytes."""
     word = len(payload) + 1 | (COMPRESSED if compressed else 0)
     return RECORD_HEAD.pack(word, checksum(payload, salt, position, word)) + payload
 

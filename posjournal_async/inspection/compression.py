@@ -63,7 +63,7 @@ async def compression_of(
             that need not be read through for that.
         advance: Called with the number of items that were read since the last call.
     """
-    decoder = Decoder(BytesCodec())
+    decoder = Decoder(BytesCodec())  # whatever the codec: what it made of the items
     items = compressed = item_bytes = stored_bytes = 0
     unreadable: list[Unreadable] = []
     for start, stop in [(view.bounds.start, view.bounds.stop)] if is_exact else _runs(view):
@@ -73,7 +73,7 @@ async def compression_of(
                 unreadable.append(entry)
                 continue
             try:
-                length = len(decoder.bytes_of(entry)) if entry.is_compressed else len(entry.payload)
+                length = len(decoder.item_of(entry)) if entry.is_compressed else len(entry.payload)
             except CodecError as error:
                 unreadable.append(Unreadable(entry.position, entry.stop, error))
                 continue

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from posjournal_async.config import Config
 from posjournal_async.errors import CodecError, Corruption
 from posjournal_async.format.header import BadHeader, Header
+from posjournal_async.format.record import LONGEST_PAYLOAD
 from posjournal_async.inspection.blobs import expected_header
 from posjournal_async.inspection.events import Absent, Corrupt, Pruned, Reset, Rewound, Shown
 from posjournal_async.inspection.remembered import NO_SALT, Remembered, read_records
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from posjournal_async.inspection.slots import Slots
 
 __all__ = ["Follower"]
-
-# The largest payload that a record can have.
-_LONGEST_PAYLOAD = 2**31 - 2
 
 # Records, of all sections together, whose heads are kept: 8 bytes each. The newest section always keeps its own.
 _MOST_HEADS = 2**18
@@ -167,7 +165,7 @@ class Follower:
         """Go on with a checkpoint; its codec may be one that has taken over, and reads the older items too."""
         if self._slot is None or self._slot.codec != slot.codec:
             codec = self.codec_of(slot.codec)
-            config = Config(partition=self.blobs.partition, codec=codec, max_item_size=_LONGEST_PAYLOAD)
+            config = Config(partition=self.blobs.partition, codec=codec, max_item_size=LONGEST_PAYLOAD)
             self._payloads = Payloads(config)
         self._slot = slot
 

@@ -8,10 +8,10 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from posjournal_async.checkpoint import slots_in
-from posjournal_async.codecs import BytesCodec
 from posjournal_async.config import Config
 from posjournal_async.errors import ItemOutOfRange, ItemPruned
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot
+from posjournal_async.format.record import LONGEST_PAYLOAD
 from posjournal_async.inspection.entries import (
     Entry,
     Source,
@@ -38,28 +38,23 @@ if TYPE_CHECKING:
     from posjournal_async.inspection.states import SectionView, Survey
     from posjournal_async.storage.protocols import Blob
 
-__all__ = ["LONGEST_ITEM", "Decoder", "JournalView"]
+__all__ = ["Decoder", "JournalView"]
 
 T = TypeVar("T")
 
 # Sections that stay open between reads.
 _MOST_OPEN = 8
 
-# The largest payload that a record can have: a view does not know what its writer was configured to.
-LONGEST_ITEM = 2**31 - 2
-
 
 class Decoder(Generic[T]):
-    """Turns what a view found into items.
+    """Turns what a view found into items, however large: it does not know what the writer was configured to.
 
     Args:
         codec: The codec.
-        max_item_size: Bytes above which decompressing an item is refused.
     """
 
-    def __init__(self, codec: Codec[T], *, max_item_size: int = LONGEST_ITEM) -> None:
-        self._items = Payloads(Config(partition="view", codec=codec, max_item_size=max_item_size))
-        self._bytes = Payloads(Config(partition="view", codec=BytesCodec(), max_item_size=max_item_size))
+    def __init__(self, codec: Codec[T]) -> None:
+        self._payloads = Payloads(Config(partition="view", codec=codec, max_item_size=LONGEST_PAYLOAD))
 
     def item_of(self, entry: Entry) -> T:
         """Return the item.
@@ -67,15 +62,7 @@ class Decoder(Generic[T]):
         Raises:
             CodecError: It cannot be decompressed or decoded.
         """
-        return self._items.decode((entry.payload, entry.is_compressed), entry.position)
-
-    def bytes_of(self, entry: Entry) -> bytes:
-        """Return the bytes that the codec made of the item: the payload, decompressed.
-
-        Raises:
-            CodecError: It cannot be decompressed.
-        """
-        return self._bytes.decode((entry.payload, entry.is_compressed), entry.position)
+        return self._payloads.decode((entry.payload, entry.is_compressed), entry.position)
 
 
 class JournalView:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from posjournal_async.storage.descriptors import sync_file
+from posjournal_async.waiting import finished
 
 if TYPE_CHECKING:
     import io
@@ -125,9 +126,4 @@ async def _sync_directory(path: Path) -> None:
 
 async def _done(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call in a thread what may wait for the disk; who is cancelled waits until it is done, and can clear up."""
-    calling = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
-    try:
-        return await asyncio.shield(calling)
-    except asyncio.CancelledError:
-        await asyncio.wait([calling])
-        raise
+    return await finished(asyncio.ensure_future(asyncio.to_thread(call, *arguments)))
