@@ -49,11 +49,6 @@ class OffsetsJournal:
         await tail.index.resize(HEADER_LENGTH + tail.indexed * ENTRY_LENGTH)
         await tail.index.sync()
 
-    async def reopen(self, header: Header, starts: array[int]) -> Blob:
-        """Open the blob of a sealed section that is to grow again, with all entries in it."""
-        blob, _ = await self.align(header, starts, was_synced=True)
-        return blob
-
     async def load(self, header: Header, count: int) -> array[int] | None:
         """Return where the records of a sealed section start, or None if the index is not that of this data blob.
 

@@ -170,7 +170,7 @@ class Removal:
         only the one that is there leads on.
         """
         if tail.index is None:
-            tail.index = await self._offsets.reopen(tail.header, tail.starts)
+            tail.index, _ = await self._offsets.align(tail.header, tail.starts, was_synced=True)
         else:
             await self._offsets.cut(tail)
 

@@ -79,16 +79,10 @@ class Steps:
         if size == self._checkpoint.slot.durable:
             return
         await self._create(tail)
-        await self._sync_both(tail)
+        # The offsets may become durable first: recovery believes nothing that they say about an unsealed section.
+        await both(partial(self._sync_data, tail), partial(self._offsets.sync, tail))
         await self._checkpoint.store(durable=size, boundary=self._checkpoint.slot.boundary)
         self._on_vouched(size)
-
-    async def _sync_both(self, tail: Tail) -> None:
-        """Sync data and offsets at the same time.
-
-        The offsets may become durable first: recovery believes nothing that they say about an unsealed section.
-        """
-        await both(partial(self._sync_data, tail), partial(self._offsets.sync, tail))
 
     async def _sync_data(self, tail: Tail) -> None:
         if tail.unsynced:  # else there is nothing to commit

@@ -63,21 +63,17 @@ async def survey(
     while True:
         look += 1
         slots = await current_slots(storage, partition)
-        vanished: StorageError | None = None
-        found: Survey | None = None
         try:
             found = await _look(storage, partition, slots, advance, most_headers=most_headers)
         except StorageError as error:
-            if error.errno != ENOENT:
+            if error.errno != ENOENT or look == _LOOKS:
                 raise
-            vanished = error
-        if found is not None and not found.is_damaged and not found.damaged_slots:
-            return found
-        # Whoever removes or cuts something has changed the checkpoint before that.
-        if found is not None and (look == _LOOKS or await current_slots(storage, partition) == slots):
-            return found
-        if vanished is not None and look == _LOOKS:
-            raise vanished
+        else:
+            if look == _LOOKS or not (found.is_damaged or found.damaged_slots):
+                return found
+            # Whoever removes or cuts something has changed the checkpoint before that.
+            if await current_slots(storage, partition) == slots:
+                return found
         await asyncio.sleep(look * _PAUSE_SECONDS)
 
 
