@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from posjournal_async.data import DataJournal
     from posjournal_async.payloads import Payload
-    from posjournal_async.sealed import SealedSection, SealedSections
+    from posjournal_async.sealed import SealedSections
+    from posjournal_async.sealed_section import SealedSection
     from posjournal_async.tail import Tail
 
 __all__ = ["Place", "Reader"]
@@ -128,7 +129,7 @@ class Reader:
                         return payload, start
             if sealed.bounds_of(position) != bounds:
                 continue  # another reader has mended the index meanwhile
-            if not await self._sealed.reindex(sealed):
+            if not await sealed.reindex():
                 return None, sealed.starts[position - sealed.header.first]
 
     def corruption_at(self, position: int, start: int) -> Corruption:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from posjournal_async.format.header import Header
     from posjournal_async.offsets import OffsetsJournal
     from posjournal_async.scan import Scan
-    from posjournal_async.sealed import SealedSection, SealedSections
+    from posjournal_async.sealed import SealedSections
+    from posjournal_async.sealed_section import SealedSection
 
 __all__ = ["Removal"]
 

@@ -1,19 +1,19 @@
-"""Sealed sections that are open for reading: a bounded number of handles, each with its index."""
+"""The sealed sections that are open for reading: a bounded number of handles, each closed when nobody is at it."""
 
 from __future__ import annotations
 
 import asyncio
 from array import array
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from posjournal_async.errors import Corruption
-from posjournal_async.format.header import HEADER_LENGTH, Header, Kind
-from posjournal_async.format.record import RECORD_HEAD_LENGTH
-from posjournal_async.scan import claimed_end, is_record, scan_records
+from posjournal_async.format.header import Header, Kind
+from posjournal_async.scan import scan_records
+from posjournal_async.sealed_section import SealedSection
 from posjournal_async.sections import closed_on_error, read_header
 from posjournal_async.waiting import retrieve, task_of, twin_of
 
@@ -24,54 +24,9 @@ if TYPE_CHECKING:
     from posjournal_async.sections import Sections
     from posjournal_async.storage.protocols import Blob
 
-__all__ = ["SealedSection", "SealedSections"]
+__all__ = ["SealedSections"]
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True, eq=False)
-class SealedSection:
-    """A full section, open for reading.
-
-    Attributes:
-        header: Header of the data blob.
-        blob: The data blob.
-        starts: Where each record starts.
-        end: Byte after the last record.
-        is_scanned: Whether `starts` was found by parsing the data, not taken from the index.
-        users: Readers that are at it; the blob is not closed before they are done.
-        closing: The task that closes the blob, once there is one.
-        read_at_once: How to read the blob without waiting; None where it cannot.
-        first: Position of the first record.
-        salt: Salt of the data blob.
-    """
-
-    header: Header
-    blob: Blob
-    starts: array[int]
-    end: int
-    is_scanned: bool = False
-    users: set[_Use] = field(default_factory=set["_Use"])
-    closing: asyncio.Task[None] | None = None
-    read_at_once: Callable[[int, int], bytes | None] | None = field(init=False)
-    first: int = field(init=False)
-    salt: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.read_at_once = getattr(self.blob, "read_at_once", None)
-        self.first = self.header.first
-        self.salt = self.header.salt
-
-    def bounds_of(self, position: int) -> tuple[int, int] | None:
-        """Return where the record of a position starts and ends, or None if the index says what cannot be."""
-        index = position - self.first
-        starts = self.starts
-        start = starts[index]
-        index += 1
-        stop = starts[index] if index < len(starts) else self.end
-        if HEADER_LENGTH <= start <= stop - RECORD_HEAD_LENGTH and stop <= self.end:
-            return start, stop
-        return None
 
 
 @dataclass(slots=True, eq=False)
@@ -303,32 +258,6 @@ class SealedSections:
             self._in_line.popleft()
         if self._in_line:
             self._in_line[0].set_result(None)
-
-    async def reindex(self, sealed: SealedSection) -> bool:
-        """Find the records of a section whose index did not lead to one; say whether that is worth another try.
-
-        Reading repairs nothing: what is found is kept in memory only.
-        """
-        if sealed.is_scanned:
-            return False
-        scan = await scan_records(sealed.blob, sealed.end, sealed.header)
-        count = len(scan.starts)
-        if count == len(sealed.starts):
-            sealed.starts, sealed.end = scan.starts, scan.end
-        else:  # a record is damaged: only the index leads to those behind it
-            sealed.starts = scan.starts + array("Q", [scan.end]) + sealed.starts[count + 1 :]
-            sealed.end = await self._end_of_last(sealed)
-        sealed.is_scanned = True
-        return True
-
-    async def _end_of_last(self, sealed: SealedSection) -> int:
-        """Return where the last record ends if it checks out: other bytes may be behind it. Else where they all end."""
-        blob, start = sealed.blob, sealed.starts[-1]
-        stop = await claimed_end(blob, start)
-        if stop is None or stop > sealed.end:
-            return sealed.end
-        position = sealed.first + len(sealed.starts) - 1
-        return stop if await is_record(blob, start, stop, sealed.salt, position) else sealed.end
 
     async def _open(self, section: int, first: int, opening: _Opening) -> SealedSection:
         try:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import StorageError
-from posjournal_async.sealed import SealedSection
+from posjournal_async.sealed_section import SealedSection
 from posjournal_async.waiting import both
 
 if TYPE_CHECKING:

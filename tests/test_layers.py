@@ -37,6 +37,7 @@ LAYERS = [
     "steps",
     "reader",
     "sealed",
+    "sealed_section",
     "data",
     "offsets",
     "checkpoint",
