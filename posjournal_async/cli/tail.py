@@ -14,11 +14,8 @@ import click
 
 from posjournal_async.cli import exits
 from posjournal_async.cli.codec_choice import codec_of
-from posjournal_async.cli.gaps import Gaps
 from posjournal_async.cli.options import codec_option, json_option, new_path_argument, raw_option
-from posjournal_async.cli.shown import json_of, shown
-from posjournal_async.errors import CodecError
-from posjournal_async.inspection.entries import Unreadable
+from posjournal_async.cli.showing import Printer, show
 from posjournal_async.inspection.following import Absent, Corrupt, Pruned, Reset, Rewound, Shown, follow
 from posjournal_async.inspection.view import Decoder, JournalView
 
@@ -29,9 +26,6 @@ if TYPE_CHECKING:
     from posjournal_async.inspection.following import Event
 
 __all__ = ["tail"]
-
-# Items between two movements of the progress bar.
-_STEP = 1000
 
 _PARTS = ("data", "offsets", "checkpoint")
 
@@ -78,80 +72,32 @@ def tail(  # noqa: PLR0913 - the options
     if not interval >= 0:  # as a range has it, NaN is in every range
         raise click.BadParameter("expected a number of seconds, found nan", param_hint="--interval")
     if is_following:
-        follower = _Following(_Printer(output, is_raw=raw), path, codec)
+        follower = _Following(Printer(output, is_raw=raw), path, codec)
         try:
             asyncio.run(follower.follow(newest, interval))
         except KeyboardInterrupt:
             exits.end(exits.Code.INTERRUPTED)  # that is how it ends: there is nothing to say
     elif any(path.directory(part).is_dir() for part in _PARTS):
-        asyncio.run(_tail(_Printer(output, is_raw=raw), path, newest, codec))
+        asyncio.run(_tail(Printer(output, is_raw=raw), path, newest, codec))
     else:
         raise click.UsageError(f"no journal at '{path}'; -f waits for one")
 
 
-async def _tail(printer: _Printer, path: JournalPath, newest: int, codec: str | None) -> None:
-    output = printer.output
-    with output.progress("reading the tail", None, "bytes") as advance:
+async def _tail(printer: Printer, path: JournalPath, newest: int, codec: str | None) -> None:
+    with printer.output.progress("reading the tail", None, "bytes") as advance:
         view = await JournalView.load(path.root, path.partition, advance=advance, is_quick=True)
-    gaps = Gaps(output)
-    try:
-        async with view:
-            view.check_explained()
-            if not view.bounds:
-                return
+    async with view:
+        view.check_explained()
+        if view.bounds:
             decoder = Decoder[Any](codec_of(view.codec, codec, is_raw=printer.is_raw))
-            printer.width = len(str(view.bounds.stop - 1))
-            with output.progress("reading", min(newest, view.count), "items", is_printing=True) as advance:
-                done = start = max(view.bounds.stop - newest, view.bounds.start)
-                async for entry in view.entries_of_one_history(start):
-                    if entry.stop >= done + _STEP:
-                        advance(entry.stop - done)
-                        done = entry.stop
-                    if isinstance(entry, Unreadable):
-                        gaps.add(entry.start, entry.stop, entry.error)
-                        continue
-                    try:
-                        item = decoder.item_of(entry)
-                    except CodecError as error:
-                        gaps.add(entry.position, entry.stop, error)
-                        continue
-                    gaps.end()
-                    printer.print(entry.position, item)
-    finally:
-        gaps.end()
-    if gaps.count:
-        exits.end(exits.Code.FINDINGS)
-
-
-class _Printer:
-    """Prints items as the user asked for them.
-
-    Attributes:
-        output: Where to.
-        is_raw: Whether they are bytes that are to be written as they are.
-        width: Columns for positions.
-    """
-
-    def __init__(self, output: Output, *, is_raw: bool) -> None:
-        self.output = output
-        self.is_raw = is_raw
-        self.width = 0
-
-    def print(self, position: int, item: Any) -> None:
-        """Print an item."""
-        output = self.output
-        if self.is_raw:
-            output.raw(item)
-        elif output.is_json:
-            output.line({"position": position, "item": json_of(item)})
-        else:
-            output.item(position, shown(item, output.room_beside(self.width)), self.width)
+            stop = view.bounds.stop
+            await show(printer, view, decoder, max(stop - newest, view.bounds.start), stop)
 
 
 class _Following:
     """Prints what happens to a journal."""
 
-    def __init__(self, printer: _Printer, path: JournalPath, codec: str | None) -> None:
+    def __init__(self, printer: Printer, path: JournalPath, codec: str | None) -> None:
         self._printer = printer
         self._output = printer.output
         self._path = path
@@ -180,7 +126,7 @@ class _Following:
     def _show(self, event: Event) -> None:
         match event:
             case Shown(first, items):
-                self._printer.width = max(self._printer.width, len(str(first + len(items) - 1)))
+                self._printer.make_room_for(first + len(items) - 1)
                 for position, item in enumerate(items, first):
                     self._printer.print(position, item)
             case Rewound(size):
