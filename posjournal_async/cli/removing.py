@@ -1,14 +1,12 @@
-"""What a prune or a rewind would remove, and the question before it."""
+"""What a prune or a rewind would remove; and removing it, once the user has agreed."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import click
-
+from posjournal_async.cli.asking import check_terminal, end_unless_agreed
 from posjournal_async.cli.exits import Code, end
 from posjournal_async.cli.ranges import fields_of, shown_count, shown_range
 from posjournal_async.cli.shown import shown_bytes
@@ -31,17 +29,7 @@ if TYPE_CHECKING:
 
     GoingOf = Callable[[JournalPath, Survey, int], Coroutine[Any, Any, "Going"]]
 
-__all__ = [
-    "Going",
-    "asking_options",
-    "check_terminal",
-    "end_unless_agreed",
-    "going_by_prune",
-    "going_by_rewind",
-    "remove",
-]
-
-_Command = TypeVar("_Command", bound="Callable[..., Any]")
+__all__ = ["Going", "going_by_prune", "going_by_rewind", "remove"]
 
 # How often it is looked again where a live writer removes meanwhile what is looked at.
 _LOOKS = 5
@@ -73,12 +61,6 @@ class Going:
     def items(self) -> int:
         """How many items go."""
         return self.positions.stop - self.positions.start  # len() knows no number beyond 2**63
-
-
-def asking_options(command: _Command) -> _Command:
-    """Give the command `--dry-run` as `dry_run` and `--yes` as `yes`."""
-    command = click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
-    return click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")(command)
 
 
 def _bounds_of(seen: Survey) -> range:
@@ -224,30 +206,6 @@ def _ask(output: Output, command: str, path: JournalPath, going: Going) -> None:
     check_terminal()
     output.note(f"{command} of {path} removes {_described(going)}")
     end_unless_agreed(output, "This cannot be undone. Go on?")
-
-
-def check_terminal() -> None:
-    """Refuse to ask where nobody can answer.
-
-    Raises:
-        click.UsageError: Standard input is no terminal.
-    """
-    if sys.stdin is None or not sys.stdin.isatty():  # None: it is closed
-        raise click.UsageError("standard input is no terminal to ask at: --yes does without the question")
-
-
-def end_unless_agreed(output: Output, question: str) -> None:
-    """Ask at the terminal; end the command where the answer is no, or the end of the input, or Ctrl-C."""
-    try:
-        is_agreed = click.confirm(question, err=True)
-    except click.Abort as abort:
-        output.note("")  # behind the question
-        if isinstance(abort.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        is_agreed = False
-    if not is_agreed:
-        output.note("nothing was changed")
-        end(Code.FINDINGS)
 
 
 async def _carried_out(  # noqa: PLR0913, PLR0917 - what it brings together

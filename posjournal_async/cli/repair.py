@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from posjournal_async.cli.asking import asking_options, check_terminal, end_unless_agreed
 from posjournal_async.cli.options import json_option, path_argument
 from posjournal_async.cli.ranges import shown_count, shown_range
-from posjournal_async.cli.removing import asking_options, check_terminal, end_unless_agreed
 from posjournal_async.cli.shown import shown_bytes
 from posjournal_async.errors import Corruption, JournalLocked
 from posjournal_async.mending.carrying_out import carry_out

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from posjournal_async.cli.asking import asking_options
 from posjournal_async.cli.options import json_option, path_argument
-from posjournal_async.cli.removing import asking_options, going_by_rewind, remove
+from posjournal_async.cli.removing import going_by_rewind, remove
 from posjournal_async.journal import Journal
 
 if TYPE_CHECKING:
