@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from posjournal_async.config import Config
@@ -12,7 +11,7 @@ from posjournal_async.format.header import BadHeader, Header
 from posjournal_async.format.record import LONGEST_PAYLOAD
 from posjournal_async.inspection.blobs import expected_header
 from posjournal_async.inspection.events import Absent, Corrupt, Pruned, Reset, Rewound, Shown
-from posjournal_async.inspection.remembered import NO_SALT, Remembered, read_records
+from posjournal_async.inspection.remembered import NO_SALT, Remembered, read_records, save_memory
 from posjournal_async.inspection.slots import NEVER, is_other
 from posjournal_async.inspection.survey import make_durable
 from posjournal_async.payloads import Payloads
@@ -29,14 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Follower"]
 
-# Records, of all sections together, whose heads are kept: 8 bytes each. The newest section always keeps its own.
-_MOST_HEADS = 2**18
-
 # In doubt from here on is also a section that begins at 0 and of which nothing was read.
 _EVERYTHING = -1
-
-# Sections that are all remembered; of those before them fewer and fewer.
-_MOST_SECTIONS = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -257,7 +250,7 @@ class Follower:
         if stop < self.position:
             self.position = stop
             return [Rewound(stop)]
-        self._save_memory()
+        save_memory(self._known)
         if stop > self.position:
             assert piece.records is not None
             return self._events(piece.records, stop - self.position)
@@ -372,43 +365,6 @@ class Follower:
             stop = gone.first
             is_changed = True
         return max(slot.boundary, min(self._doubt, stop)) if is_changed else stop
-
-    def _save_memory(self) -> None:
-        """Give up what is remembered in detail of old sections, and most of those before the newest thousand."""
-        room = _MOST_HEADS
-        for known in reversed(self._known):
-            if known.heads is not None:
-                if room <= 0:
-                    known.heads = None
-                else:
-                    room -= len(known.heads)
-        surplus = len(self._known) - _MOST_SECTIONS
-        if surplus > 0:
-            self._known[: surplus + 1] = _thinned(self._known[: surplus + 1], self._known[-1].section)
-
-
-def _thinned(known: list[Remembered], newest: int) -> list[Remembered]:
-    """Return the last of these sections, and of those before it as many as it takes to tell how far back a rewind went.
-
-    A section that still has its salt proves that no blob before it was touched, whichever section that is. So to forget
-    one is never to miss a rewind: it seems to go back to the next older one that is remembered, and more is shown
-    again. It is no more than about twice of what was rewound, as for `_anchors`: a section is forgotten only if the
-    next older one is at most twice as far from the newest as the next newer one that is kept. That holds on as all get
-    farther away, by the same distance. So of three neighbours the first is more than twice as far away as the last,
-    and there are no more than two for each doubling.
-
-    One whose blob was damaged has no salt to tell by, and is forgotten first.
-    """
-    *older, last = known
-    kept = [last]
-    salted = [one for one in reversed(older) if one.salt != NO_SALT]
-    for one, before in zip_longest(salted, salted[1:]):
-        nearer = newest - kept[-1].section + 1
-        if before is None or newest - before.section + 1 > 2 * nearer:
-            one.heads = None
-            kept.append(one)
-    kept.reverse()
-    return kept
 
 
 def _unread(slot: Slot, section: int) -> Remembered:

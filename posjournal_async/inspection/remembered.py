@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from array import array
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from posjournal_async.format.header import HEADER_LENGTH
@@ -19,13 +20,19 @@ from posjournal_async.format.record import LENGTH_MASK, RECORD_HEAD_LENGTH, Reco
 if TYPE_CHECKING:
     from posjournal_async.storage.protocols import Blob
 
-__all__ = ["NO_SALT", "Remembered", "read_records"]
+__all__ = ["NO_SALT", "Remembered", "read_records", "save_memory"]
 
 # Stands for the salt of a section whose blob is missing or has not the header that it has to.
 NO_SALT = -1
 
 # Bytes read and parsed at a time.
 _PIECE = 256 * 1024
+
+# Records, of all sections together, whose heads are kept: 8 bytes each. The newest section always keeps its own.
+_MOST_HEADS = 2**18
+
+# Sections that are all remembered; of those before them fewer and fewer.
+_MOST_SECTIONS = 1024
 
 _HEAD = struct.Struct("<Q")  # a record's word and its checksum, as one number
 
@@ -113,3 +120,43 @@ async def read_records(blob: Blob, after: Remembered, until: int) -> tuple[bytes
         run = await blob.read_at(after.end, records.needed)
         records = parse_records(run, after.salt, after.stop, most)
     return run, records
+
+
+def save_memory(known: list[Remembered]) -> None:
+    """Give up what is remembered in detail of old sections, and most of those before the newest thousand."""
+    room = _MOST_HEADS
+    for one in reversed(known):
+        if one.heads is not None:
+            if room <= 0:
+                one.heads = None
+            else:
+                room -= len(one.heads)
+    surplus = len(known) - _MOST_SECTIONS
+    if surplus > 0:
+        known[: surplus + 1] = _thinned(known[: surplus + 1], known[-1].section)
+
+
+def _thinned(known: list[Remembered], newest: int) -> list[Remembered]:
+    """Return the last of these sections, and as many of those before it as tell how far back a rewind went.
+
+    A section that still has its salt proves that no blob before it was touched, whichever section it is. So to forget
+    one never hides a rewind: it only seems to go back farther, to the next older section that is remembered, and more
+    is shown again.
+
+    That is at most about twice of what was rewound, as for the anchors of a follower: a section is forgotten only if
+    the next older one is at most twice as far from the newest as the next newer one that is kept. All get farther away
+    by the same distance, so that stays true. Of three neighbours that are kept, the first is more than twice as far
+    away as the last: there are no more than two for each doubling.
+
+    A section whose blob was damaged has no salt to tell by, and is forgotten first.
+    """
+    *older, last = known
+    kept = [last]
+    salted = [one for one in reversed(older) if one.salt != NO_SALT]
+    for one, before in zip_longest(salted, salted[1:]):
+        nearer = newest - kept[-1].section + 1
+        if before is None or newest - before.section + 1 > 2 * nearer:
+            one.heads = None
+            kept.append(one)
+    kept.reverse()
+    return kept

@@ -255,7 +255,7 @@ async def test_what_is_shown_is_the_history_whenever_one_looks(
     So it is where little is remembered.
     """
     if seed % 2:
-        monkeypatch.setattr("posjournal_async.inspection.follower._MOST_SECTIONS", 1 + seed % 3)
+        monkeypatch.setattr("posjournal_async.inspection.remembered._MOST_SECTIONS", 1 + seed % 3)
     chance = random.Random(seed)
     stepped = Stepped(FileStorage(tmp_path))
     writing = Writing(stepped, chance)
@@ -402,7 +402,7 @@ async def test_a_rewind_to_before_what_was_shown_goes_back_at_most_twice_as_far(
 
 async def test_old_sections_are_remembered_in_less_detail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded: of a rewind to one of them some items before it are shown again, from its start."""
-    monkeypatch.setattr("posjournal_async.inspection.follower._MOST_HEADS", 8)
+    monkeypatch.setattr("posjournal_async.inspection.remembered._MOST_HEADS", 8)
     async with await filled(tmp_path, 40) as journal:
         audience = await followed(tmp_path)
         await appended(journal, 1)
@@ -420,7 +420,7 @@ async def test_what_is_remembered_is_bounded_however_many_sections_were_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """Of the old ones there are two for each doubling, and a rewind seems to go back twice as far at the most."""
-    monkeypatch.setattr("posjournal_async.inspection.follower._MOST_SECTIONS", 4)
+    monkeypatch.setattr("posjournal_async.inspection.remembered._MOST_SECTIONS", 4)
     async with await filled(tmp_path, 20) as journal:
         audience = await followed(tmp_path)
         for _ in range(95):
