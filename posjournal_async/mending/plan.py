@@ -23,7 +23,7 @@ from posjournal_async.scan import Scan, scan_records
 from posjournal_async.sections import Sections, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from posjournal_async.checkpoint import SlotFacts
     from posjournal_async.format.checkpoint_slot import Slot
@@ -176,26 +176,7 @@ async def planned(
     plan = decide(facts, expectation)
     rebuilt = [section for section in plan.align if not await _is_indexed(storage, partition, facts, section)]
     rebuilt = sorted({*rebuilt, *plan.drop_offsets} & {*plan.align})
-    changes = [
-        *[await _whole(storage, data.partition, section) for section in (*plan.prune_data, *plan.drop_data)],
-        *[
-            Change("cut", data.partition, rewrite.section, rewrite.end, rewrite.length)
-            for rewrite in plan.rewrites
-            if rewrite.end < rewrite.length
-        ],
-    ]
-    created: list[tuple[str, int]] = []
-    there = set(await offsets.scan())
-    made_anew = sorted({*rebuilt, *reindexed})
-    changes += [
-        await _whole(storage, offsets.partition, section)
-        for section in (*plan.prune_offsets, *plan.drop_offsets)
-        if section not in made_anew
-    ]
-    changes += [
-        await _whole(storage, offsets.partition, section, "rewritten") for section in made_anew if section in there
-    ]
-    created += [(offsets.partition, section) for section in made_anew if section not in there]
+    changes, created = await _changes_of(storage, data, offsets, plan, sorted({*rebuilt, *reindexed}))
     is_written = plan.size != plan.was_durable or not facts.slot.sequence or facts.damaged_slots
     if changes or created or is_written:  # it is set aside whatever else there is to do
         await _note_checkpoint(storage, partition, changes, created)
@@ -210,6 +191,28 @@ async def planned(
         created=tuple(created),
         facts=facts,
     )
+
+
+async def _changes_of(
+    storage: Storage, data: Sections, offsets: OffsetsJournal, plan: Plan, made_anew: Sequence[int]
+) -> tuple[list[Change], list[tuple[str, int]]]:
+    """Return the bytes of data and offsets that a plan takes away or writes over, and the indexes that were missing."""
+    there = set(await offsets.scan())
+    changes = [
+        *[await _whole(storage, data.partition, section) for section in (*plan.prune_data, *plan.drop_data)],
+        *[
+            Change("cut", data.partition, rewrite.section, rewrite.end, rewrite.length)
+            for rewrite in plan.rewrites
+            if rewrite.end < rewrite.length
+        ],
+        *[
+            await _whole(storage, offsets.partition, section)
+            for section in (*plan.prune_offsets, *plan.drop_offsets)
+            if section not in made_anew
+        ],
+        *[await _whole(storage, offsets.partition, section, "rewritten") for section in made_anew if section in there],
+    ]
+    return changes, [(offsets.partition, section) for section in made_anew if section not in there]
 
 
 async def _finishing_reset(storage: Storage, partition: str, slots: SlotFacts, slot: Slot) -> Repair:
