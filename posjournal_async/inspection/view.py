@@ -14,16 +14,15 @@ from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot
 from posjournal_async.format.record import LONGEST_PAYLOAD
 from posjournal_async.inspection.entries import (
     Entry,
-    Source,
     Unreadable,
     entries_of,
     missing,
-    open_source,
     read_soon,
     why_gone,
 )
 from posjournal_async.inspection.given import OneHistory
 from posjournal_async.inspection.present import CHECKPOINT, open_if_there
+from posjournal_async.inspection.source import Source, open_source
 from posjournal_async.inspection.survey import MOST_HEADERS, survey
 from posjournal_async.payloads import Payloads
 from posjournal_async.storage.readonly import ReadOnlyFileStorage
