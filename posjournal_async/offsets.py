@@ -20,7 +20,11 @@ __all__ = ["OffsetsJournal"]
 
 
 class OffsetsJournal:
-    """The index of a journal, one blob for each section beside the blob of the data."""
+    """The index of a journal, one blob for each section beside the blob of the data.
+
+    Attributes:
+        partition: Name of the partition in the storage.
+    """
 
     def __init__(self, storage: Storage, partition: str) -> None:
         self._sections = Sections(storage, f"{partition}_offsets")

@@ -37,9 +37,9 @@ class _Piece:
     """What was read in one look.
 
     Attributes:
+        entry: What was read before of their section.
         run: Bytes that begin with the records.
         records: The records; None where there is not even a blob that could hold them.
-        entry: What was read before of their section.
         fault: Why there is nothing more.
     """
 

@@ -5,7 +5,7 @@ The rules are those of `recovery`, and whether opening would succeed is answered
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption, InvalidConfiguration
@@ -245,18 +245,8 @@ class _Placing:
             state, reason = self._state_of(section, size)
             count = end - first if facts is None or facts.scan is None else len(facts.scan.starts)
             stop = first if state is SectionState.BEYOND else first + count
-        return SectionView(
-            section=section,
-            through=section,
-            state=state,
-            first=first,
-            stop=stop,
-            data_bytes=blob.length,
-            offsets_bytes=look.offsets[section].length if section in look.offsets else None,
-            header=header,
-            scan=None if facts is None or fault is not None else facts.scan,
-            reason=reason,
-        )
+        scan = None if facts is None or fault is not None else facts.scan
+        return replace(look.view_of(section, state, (first, stop), reason), header=header, scan=scan)
 
     def _state_of(self, section: int, size: int) -> tuple[SectionState, str]:
         """Say what a section with a good header is."""

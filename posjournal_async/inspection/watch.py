@@ -41,6 +41,7 @@ class Watch:
         has_gap: Whether there were checkpoints since `begin` that were not seen.
         is_other: Whether the journal was reset or replaced since `begin`, or made.
         was_locked: Whether somebody had the journal open at `begin`.
+        is_locked: Says whether somebody has it open.
     """
 
     def __init__(
