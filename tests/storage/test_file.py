@@ -21,7 +21,7 @@ import pytest
 
 import posjournal_async.storage.file
 from posjournal_async.errors import JournalLocked, StorageError
-from posjournal_async.storage.directory import Handle
+from posjournal_async.storage.descriptors import Handle
 from posjournal_async.storage.file import FileBlob, FileStorage
 from posjournal_async.storage.protocols import ReadsAtOnce, RemovesMany, WritesDurably
 from posjournal_async.testing import StorageContract
