@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from posjournal_async.errors import InvalidConfiguration
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH, Slot, UnknownVersion, parse_slot
 from posjournal_async.format.header import FORMAT_VERSION
-from posjournal_async.sections import write_durably
+from posjournal_async.sections import closed_on_error, write_durably
 
 if TYPE_CHECKING:
     from posjournal_async.storage.protocols import Blob, Storage
@@ -46,13 +46,10 @@ async def read_slots(storage: Storage, partition: str) -> tuple[Blob, SlotFacts]
     """
     await storage.scan(partition)  # makes the name durable that a killed process may have left
     blob, length = await storage.open(partition, _NAME)
-    try:
+    async with closed_on_error(blob):
         slots, damaged = slots_in(await blob.read_at(0, min(length, 2 * SLOT_LENGTH)), partition)
         current, place = slots[0] if slots else (None, 1)
         return blob, SlotFacts(current, place, len(damaged))
-    except BaseException:
-        await blob.close()
-        raise
 
 
 def slots_in(both: bytes, partition: str) -> tuple[list[tuple[Slot, int]], tuple[int, ...]]:

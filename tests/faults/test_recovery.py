@@ -15,6 +15,7 @@ from tests.effort import effort
 from tests.faults.lives import LIVES, PATIENCE_SECONDS, Life, live, opens_for_good
 from tests.faults.test_failed_syncs import ForgetfulStorage
 from tests.faults.test_storage_calls import kinds_for, leaked
+from tests.format import writer
 
 if TYPE_CHECKING:
     from posjournal_async import Config
@@ -143,3 +144,15 @@ async def test_an_opening_that_is_refused_says_why_though_a_close_fails_too() ->
         await Journal.init(Context(failing), other)
     assert [note for note in refused.value.__notes__ if "close" in note]
     await (await Journal.init(Context(storage), config)).close()
+
+
+async def test_a_journal_of_a_later_version_is_refused_as_that_though_a_close_fails_too() -> None:
+    """The checkpoint says so before anything else is opened; the lock is free in any case (F4)."""
+    config, _ = LIVES["alone"]
+    later = writer.checkpoint_slot(sequence=1, journal_id=1, items_per_section=10, durable=0, boundary=0, version=2)
+    storage = CrashStorage.holding({(f"{config.partition}_checkpoint", "00" * 8): writer.checkpoint_blob([later])})
+    failing = FaultyStorage(storage, 1, only=lambda call: call.what == "close")
+    with pytest.raises(InvalidConfiguration) as refused:
+        await Journal.init(Context(failing), config)
+    assert [note for note in refused.value.__notes__ if "close" in note]
+    await (await storage.lock(f"{config.partition}_checkpoint")).release()
