@@ -6,11 +6,15 @@ import asyncio
 import gc
 import itertools
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 
-from posjournal_async import JournalLocked, StorageError
+from posjournal_async import FileStorage, JournalLocked, StorageError
 from posjournal_async.testing import CrashStorage, Luck, PowerCut, StorageContract
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SEEDS = range(300)
 
@@ -179,6 +183,18 @@ async def test_a_failed_sync_leaves_pages_that_are_clean_and_never_written() -> 
     await blob.write_at(0, b"hello")
     await blob.sync()
     assert left_by_power_cuts(storage) == {b"hello"}
+
+
+async def test_files_of_others_are_not_taken_for_blobs(tmp_path: Path) -> None:
+    """A `FileStorage` does not list them either."""
+    blob, _ = await FileStorage(tmp_path).open("p", b"n")
+    await blob.write_at(0, b"hello")
+    await blob.close()
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "lost+found" / "6e").touch()
+    for name in (".DS_Store", "6E", "6e 6f"):
+        (tmp_path / "p" / name).touch()
+    assert CrashStorage.of_files(tmp_path).tree() == {("p", "6e"): b"hello"}
 
 
 async def test_luck_decides_about_everything_at_once() -> None:

@@ -19,12 +19,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import re
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import JournalLocked, StorageError
-from posjournal_async.storage.protocols import check_blob_name, check_partition_name
+from posjournal_async.storage.protocols import PARTITION_NAME, check_blob_name, check_partition_name
 from posjournal_async.testing.pages import Change, File, Luck
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["CrashStorage", "Luck", "PowerCut"]
+
+_BLOB_FILE = re.compile(r"(?:[0-9a-f]{2}){1,64}")
 
 
 class PowerCut(Exception):
@@ -208,8 +211,13 @@ class CrashStorage:
 
     @classmethod
     def of_files(cls, root: Path) -> CrashStorage:
-        """Return a storage that holds, durably, what a `FileStorage` has under `root`."""
-        return cls.holding({(path.parent.name, path.name): path.read_bytes() for path in sorted(root.glob("*/*"))})
+        """Return a storage that holds, durably, what a `FileStorage` has under `root`; files of others are left out."""
+        blobs = [
+            path
+            for path in sorted(root.glob("*/*"))
+            if PARTITION_NAME.fullmatch(path.parent.name) and _BLOB_FILE.fullmatch(path.name)
+        ]
+        return cls.holding({(path.parent.name, path.name): path.read_bytes() for path in blobs})
 
     def to_files(self, root: Path) -> None:
         """Write what can be read as a `FileStorage` would."""
