@@ -323,7 +323,7 @@ class Journal(Generic[T]):
         cancelled append either took its position, completely, or took none.
 
         Raises:
-            CodecError: The codec refused the item; nothing was appended.
+            CodecError: The codec refused the item, or there is no memory to compress it; nothing was appended.
             ItemTooLarge: It is longer than `Config.max_item_size` when encoded; nothing was appended.
             SizeOverflow: The journal has 2**64 - 1 items; nothing was appended.
             StorageError: The section that it filled could not be synced; the journal has failed.

@@ -108,7 +108,7 @@ class Payloads(Generic[T]):
         """Return the payloads of one or more items.
 
         Raises:
-            CodecError: The codec refused an item.
+            CodecError: The codec refused an item, or it could not be compressed.
             ItemTooLarge: One is longer than the limit, before compression.
         """
         if self.takes_bytes and _are_bytes(items):
@@ -145,7 +145,10 @@ class Payloads(Generic[T]):
             return Run(payloads, (), lengths, length)
         compressed: list[int] = []
         for index, payload in enumerate(payloads):
-            smaller = zstd.compress(payload, self._compression)
+            try:
+                smaller = zstd.compress(payload, self._compression)
+            except zstd.ZstdError as error:  # there is no memory for it, of which a high level takes much
+                raise CodecError("zstd", "encode", _reason_of(error)) from error
             if len(smaller) < len(payload):
                 payloads[index] = smaller
                 lengths[index] = len(smaller) + RECORD_HEAD_LENGTH
@@ -204,8 +207,8 @@ class Payloads(Generic[T]):
 
     def _decompress(self, frame: bytes, position: int) -> bytes:
         """Return what one zstd frame holds. What the frame claims of its size is not believed and not allocated."""
-        decompressor = zstd.ZstdDecompressor(options=self._options)
         try:
+            decompressor = zstd.ZstdDecompressor(options=self._options)
             data = decompressor.decompress(frame, max_length=self._limit + 1)
         except zstd.ZstdError as error:
             raise CodecError("zstd", "decompress", _reason_of(error), position) from error

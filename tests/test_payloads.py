@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,3 +55,32 @@ def test_the_parts_of_a_run_are_all_of_it(found: list[tuple[bytes, bool]], items
         assert 1 <= len(part) <= items
         assert part.length == sum(part.lengths)
         assert part.length <= length or len(part) == 1
+
+
+COMPRESS_WITHOUT_MEMORY = """
+import asyncio, resource
+from pathlib import Path
+from posjournal_async import BytesCodec, CodecError, Config, Context, Journal, MemoryStorage
+
+async def main():
+    config = Config(partition="orders", codec=BytesCodec(), compression=22)
+    async with await Journal.init(Context(MemoryStorage()), config) as journal:
+        await journal.append(b"there is room for this")
+        item = bytes(2**23)
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + 2**24, resource.RLIM_INFINITY))
+        try:
+            await journal.append(item)
+        except CodecError as error:
+            print(error.codec, error.doing, journal.size(), await journal.append(b"and for this"))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its memory as Linux does")
+def test_an_item_for_whose_compression_there_is_no_memory_is_refused() -> None:
+    """As one that the codec refuses; a high level takes some ten times the item."""
+    command = [sys.executable, "-c", COMPRESS_WITHOUT_MEMORY]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["zstd", "encode", "1", "1"]
