@@ -16,9 +16,11 @@ from posjournal_async.format.header import FORMAT_VERSION
 from posjournal_async.sections import closed_on_error, write_durably
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from posjournal_async.storage.protocols import Blob, Storage
 
-__all__ = ["Checkpoint", "SlotFacts", "read_slots", "slots_in"]
+__all__ = ["Checkpoint", "SlotFacts", "is_reset_behind", "read_slots", "slots_in"]
 
 _NAME = (0).to_bytes(8)
 
@@ -31,11 +33,14 @@ class SlotFacts:
         current: The valid slot with the higher sequence number, or None.
         place: Which of the two slots that is, 0 or 1; 1 when there is none, so that slot 0 comes next.
         damaged: How many slots hold something that is not a checkpoint.
+        is_reset_behind: Whether the other slot has a reset on record that the current one says is done. If the device
+            loses the current one, it would be done again.
     """
 
     current: Slot | None
     place: int
     damaged: int
+    is_reset_behind: bool = False
 
 
 async def read_slots(storage: Storage, partition: str) -> tuple[Blob, SlotFacts]:
@@ -49,7 +54,7 @@ async def read_slots(storage: Storage, partition: str) -> tuple[Blob, SlotFacts]
     async with closed_on_error(blob):
         slots, damaged = slots_in(await blob.read_at(0, min(length, 2 * SLOT_LENGTH)), partition)
         current, place = slots[0] if slots else (None, 1)
-        return blob, SlotFacts(current, place, len(damaged))
+        return blob, SlotFacts(current, place, len(damaged), is_reset_behind(slots))
 
 
 def slots_in(both: bytes, partition: str) -> tuple[list[tuple[Slot, int]], tuple[int, ...]]:
@@ -70,6 +75,11 @@ def slots_in(both: bytes, partition: str) -> tuple[list[tuple[Slot, int]], tuple
             damaged.append(place)
     found.sort(key=lambda at: -at[0].sequence)
     return found, tuple(damaged)
+
+
+def is_reset_behind(slots: Sequence[tuple[Slot, int]]) -> bool:
+    """Say whether the older of two slots, the newest first, has a reset on record that the newer one says is done."""
+    return len(slots) == 2 and slots[0][0].reset is None and slots[1][0].reset is not None
 
 
 class Checkpoint:
@@ -110,6 +120,10 @@ class Checkpoint:
         await write_durably(self.blob, place * SLOT_LENGTH, slot.to_bytes())
         self.slot = slot
         self._place = place
+
+    async def repeat(self) -> None:
+        """Make durable in the other slot too what was last made durable."""
+        await self.write(replace(self.slot, sequence=self.slot.sequence + 1))
 
     async def close(self) -> None:
         """Release the blob."""

@@ -130,6 +130,9 @@ class Verification:
             for place in watch.damaged:
                 at = place * SLOT_LENGTH
                 await self._tell(Severity.TORN, "slot", "a checkpoint", "other bytes", "checkpoint", None, at)
+            if watch.is_reset_behind:
+                at = (1 - watch.place) * SLOT_LENGTH
+                await self._tell(Severity.TORN, "slot", "no reset", "one that is done", "checkpoint", None, at)
             return watch.slot
         found = "neither" if len(watch.damaged) < 2 else "two that do not check out"
         await self._tell(Severity.CORRUPT, "checkpoint", "a valid slot", found, "checkpoint", None, 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from posjournal_async.checkpoint import slots_in
+from posjournal_async.checkpoint import is_reset_behind, slots_in
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH
 from posjournal_async.inspection.present import CHECKPOINT, open_if_there
 
@@ -36,6 +36,7 @@ class Watch:
             may set it.
         place: Which of the two slots that is, 0 or 1.
         damaged: Slots, 0 or 1, that hold something that is no checkpoint.
+        is_reset_behind: Whether the other slot has a reset on record that is done.
         boundary: The highest pruning boundary seen since `begin`.
         low: The lowest durable size seen since `begin`.
         has_gap: Whether there were checkpoints since `begin` that were not seen.
@@ -51,6 +52,7 @@ class Watch:
         self.slot: Slot | None = None
         self.place = 1
         self.damaged: tuple[int, ...] = ()
+        self.is_reset_behind = False
         self.boundary = self.low = 0
         self.has_gap = self.is_other = self.was_locked = False
         self.is_locked = is_locked
@@ -129,6 +131,7 @@ class Watch:
             self._blob = None if found is None else found[0]
         both = b"" if self._blob is None else await self._blob.read_at(0, 2 * SLOT_LENGTH)
         slots, self.damaged = slots_in(both, self.partition)
+        self.is_reset_behind = is_reset_behind(slots)
         if slots:
             self.place = slots[0][1]
         return [slot for slot, _ in reversed(slots)]

@@ -5,7 +5,6 @@ What goes was set aside before (`quarantine`), under the same lock.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from posjournal_async.checkpoint import Checkpoint, read_slots
@@ -82,7 +81,7 @@ async def _mend_slot(storage: Storage, partition: str) -> None:
         if slots.current is not None and slots.damaged:
             checkpoint = Checkpoint(blob, slots.current, slots.place)
             await checkpoint.confirm()
-            await checkpoint.write(replace(slots.current, sequence=slots.current.sequence + 1))
+            await checkpoint.repeat()
     finally:
         await blob.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from posjournal_async.errors import Corruption
@@ -142,4 +142,4 @@ async def finish_reset(checkpoint: Checkpoint, data: Sections, offsets: OffsetsJ
     await checkpoint.store(durable=target, boundary=target, reset=None, codec=codec)
     # Once more, in the place of the slot with the reset: if the device loses the one above, that would be done again,
     # and take the items that only `sync_data` has made durable since.
-    await checkpoint.write(replace(checkpoint.slot, sequence=checkpoint.slot.sequence + 1))
+    await checkpoint.repeat()

@@ -265,6 +265,25 @@ async def test_bytes_before_a_gap_are_torn(tmp_path: Path) -> None:
     ]
 
 
+async def test_a_reset_that_is_done_is_found_in_the_other_slot(tmp_path: Path) -> None:
+    """Opening writes over it."""
+    tree = laid_out(tmp_path, 4)
+    reset, done = (
+        writer.checkpoint_slot(
+            sequence=sequence,
+            journal_id=0x0123_4567_89AB_CDEF,
+            items_per_section=IPS,
+            durable=4,
+            boundary=0,
+            reset=target,
+        )
+        for sequence, target in ((1, 0), (2, None))
+    )
+    tree[CHECKPOINT] = reset + done
+    found, _ = await findings_in(tree)
+    assert [(finding.severity, finding.what, finding.offset) for finding in found] == [(Severity.TORN, "slot", 0)]
+
+
 async def test_blobs_that_are_missing_are_one_finding(tmp_path: Path) -> None:
     """It says how many positions were in them."""
     tree = laid_out(tmp_path, 20)

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -165,6 +166,17 @@ async def test_a_slot_that_does_not_check_out_is_made_anew(tmp_path: Path) -> No
         assert torn != slots
         assert await check(state, {**state.tree, checkpoint: torn}, tmp_path)
         assert (tmp_path / "quarantine").exists(), "there was something to repair"
+
+
+async def test_a_reset_that_is_done_is_taken_out_of_the_other_slot(tmp_path: Path) -> None:
+    """A crash left it there; opening writes over it, and so a repair does."""
+    state = grown()
+    checkpoint = "j_checkpoint", "0" * 16
+    (newest, place), (other, _) = slots_in(state.tree[checkpoint], "j")[0]
+    slots = newest.to_bytes(), replace(other, reset=0).to_bytes()
+    tree = {**state.tree, checkpoint: b"".join(slots if place == 0 else reversed(slots))}
+    assert await check(state, tree, tmp_path)
+    assert (tmp_path / "quarantine").exists(), "there was something to repair"
 
 
 # Further than opening.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from posjournal_async import Config, Context, FileStorage, Journal, JournalFailed, JsonCodec
+from posjournal_async.checkpoint import slots_in
 from posjournal_async.format.checkpoint_slot import SLOT_LENGTH
 from posjournal_async.testing import CrashStorage, Luck, PowerCut
 from tests.format import writer
@@ -169,6 +170,30 @@ async def test_a_slot_that_is_lost_after_a_reset_does_not_bring_it_back(place: i
     shown = await show(CrashStorage.holding({**tree, key: bytes(slots)}))
     assert shown.is_history(7, 8)
     assert not shown.report.reset_finished
+
+
+async def test_a_reset_that_a_crash_left_in_a_slot_does_not_come_back() -> None:
+    """The next open finishes it: else a slot that is lost later would bring it back, as above (D1)."""
+    storage = CrashStorage()
+    await (await Journal.init(Context(storage), CONFIG)).close()
+    photos: list[CrashStorage] = []
+    storage.on_call = lambda: photos.append(storage.photo())
+    await (await Journal.init_at_size(Context(storage), CONFIG, 7)).close()
+    key = ("orders_checkpoint", "0" * 16)
+    for left in (photo.power_cut(random.Random(0), Luck.NONE) for photo in photos):
+        journal = await Journal.init(Context(left), CONFIG)
+        bounds, said = journal.bounds(), journal.recovery
+        assert (limits_of(bounds) == (7, 7)) == said.reset_finished
+        await journal.append(ITEMS[bounds.stop])
+        await journal.sync_data()
+        tree = left.tree()
+        await journal.close()
+        (newest, place) = slots_in(tree[key], "orders")[0][0]
+        assert newest.durable == bounds.stop, "the item is above what the checkpoint vouches for"
+        slots = bytearray(tree[key])
+        slots[place * SLOT_LENGTH + 16] ^= 1
+        shown = await show(CrashStorage.holding({**tree, key: bytes(slots)}))
+        assert shown.is_history(bounds.stop, bounds.stop + 1)
 
 
 async def test_a_pending_reset_is_finished_in_files(tmp_path: Path) -> None:
