@@ -77,16 +77,36 @@ def _torn_bytes(seen: Survey) -> int:
 
 
 async def going_by_prune(path: JournalPath, seen: Survey, position: int) -> Going:
-    """Return what a prune would remove: sections whose items all lie below a position."""
-    del path
+    """Return what a prune would remove: sections whose items all lie below a position.
+
+    Raises:
+        Corruption: The header of the section that would be the first one is damaged.
+    """
     before = _bounds_of(seen)
     if seen.slot is None:
         return Going(range(0), before, before, 0, 0, 0)
     ips = seen.slot.items_per_section
     boundary = max(min(position, seen.size) // ips * ips, before.start)
+    if before.start < boundary <= seen.durable - ips:  # a sealed section will be the first one
+        await _check_first(path, boundary // ips)
     going = [section for section in seen.sections if before.start // ips <= section.section < boundary // ips]
     after = range(boundary, seen.size)
     return Going(range(before.start, boundary), before, after, len(going), _bytes_of(going), _torn_bytes(seen))
+
+
+async def _check_first(path: JournalPath, section: int) -> None:
+    """Refuse a section without a good header as the first one: the journal could not be opened after that.
+
+    Raises:
+        Corruption: It has none.
+    """
+    sections = Sections(ReadOnlyFileStorage(path.root), f"{path.partition}_data")
+    blob, length = await sections.open(section)
+    try:
+        if not isinstance(await sections.read_header(blob, length), Header):
+            raise Corruption("first section", "a good header", "none", sections.partition, section, 0)
+    finally:
+        await blob.close()
 
 
 async def going_by_rewind(path: JournalPath, seen: Survey, size: int) -> Going:

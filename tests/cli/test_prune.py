@@ -23,6 +23,7 @@ from tests.cli.transcripts import (
     started,
     tree_hash,
 )
+from tests.format.writer import write_journal
 
 
 def test_it_prints_what_its_transcript_says() -> None:
@@ -40,6 +41,17 @@ def test_a_dry_run_leaves_everything_as_it_was(tmp_path: Path, command: tuple[st
         assert tree_hash(tmp_path) == before
     expected = [0, 0, 0, 0, 0, 0] if name == "prune" else [0, 0, 1, 0, 1, 0]
     assert [result.exit_code for result in results] == expected
+
+
+def test_a_dry_run_refuses_what_a_prune_would(tmp_path: Path) -> None:
+    """The section that would be the first one has no good header: no journal is opened without that."""
+    write_journal(tmp_path, "orders", items=[b"item"] * 25)
+    (tmp_path / "orders_data" / f"{1:016x}").write_bytes(bytes(200))
+    for option in ("--dry-run", "--yes"):
+        result = posjournal_run("prune", str(tmp_path / "orders"), "10", option)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith("posjournal: first section: expected a good header")
+    assert posjournal_run("prune", str(tmp_path / "orders"), "20", "--dry-run").exit_code == 0
 
 
 @pytest.mark.parametrize("command", [("prune", "10"), ("rewind", "15")])
