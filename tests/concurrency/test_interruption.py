@@ -130,7 +130,7 @@ class Interruption:
             return False
         name, line = self.lines[self._at - 1]
         source = linecache.getline(str(LIBRARY / name), line).strip()
-        return source.startswith("async with ") or name == "storage/directory.py"
+        return source.startswith("async with ") or name in {"storage/directory.py", "storage/descriptors.py"}
 
     @contextmanager
     def installed(self) -> Generator[None]:
