@@ -111,9 +111,5 @@ class Steps:
 
         At the same time: if a crash leaves an index without data, recovery removes it.
         """
-        if tail.blob is None and tail.index is None:
+        if tail.blob is None:
             await both(partial(self._data.create, tail), partial(self._offsets.create, tail))
-        elif tail.blob is None:
-            await self._data.create(tail)
-        elif tail.index is None:
-            await self._offsets.create(tail)
