@@ -39,7 +39,8 @@ class DataJournal:
         write_buffer: Bytes of records that may wait to be written.
         tail: The section that the next record goes into.
         boundary: The pruning boundary: no position below it exists.
-        settled: Positions below it exist, down to the boundary; those of full sections, so that `size` is seldom asked.
+        settled: All positions from the boundary up to it exist: those of full sections. A read of one of them need not
+            ask for the size.
         generation: How often items were discarded from the end: who finds it changed looks again.
     """
 

@@ -84,7 +84,7 @@ class SealedSections:
         self._begun: set[_Opening] = set()
         # Every section with an open handle: kept, or retired and still in use or being closed.
         self._handles: set[SealedSection] = set()
-        # Openings that wait for a handle to become free, and an end that waits for all of them: see `_tell`.
+        # Openings that wait for a handle to become free, and what `close` waits for: see `_tell`.
         self._in_line: deque[asyncio.Future[None]] = deque()
         self._has_changed = asyncio.Event()
         self._is_closed = False
@@ -249,9 +249,9 @@ class SealedSections:
         retrieve(task)
 
     def _tell(self) -> None:
-        """Let the end look again, and the first in line: a handle may be free, or nobody may be at one any more.
+        """Let `close` look again, and the first in line: a handle may be free, or nobody may be at one any more.
 
-        Not all who are in line: each of them would look, and find that another was first.
+        Not all in line: each of them would look, and all but one would find that another was first.
         """
         self._has_changed.set()
         while self._in_line and self._in_line[0].done():

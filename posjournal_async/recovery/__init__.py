@@ -14,12 +14,13 @@ result:
 6. The offsets are made to say what the data says.
 7. The checkpoint vouches for all of it, under the name of the codec that opens the journal.
 
-That name may be another than the one found: a codec may read what an older one wrote (`ReadsOlder`). No item of the new
-codec is handed to the storage before the checkpoint with its name is durable, and the place of the other slot is
-written only after that. So a crash before step 7 is through leaves a journal of items of the old codec, under the old
-name, or the new one if that reached the device; and after it the old name is nowhere in a slot that can ever count
-again. The headers of data blobs keep the name under which they were made: it is never newer than the checkpoint's, and
-the items of a blob never older than its header. Where a slot that counted is lost, the header of the last blob says the
-newest name that is known, and it is always looked at; items of the new codec may stand in a blob of the old one, and
-`decode` of the old one must refuse them.
+Step 7 may change the name of the codec: a codec may read what an older one wrote (`ReadsOlder`).
+
+* No item of the new codec is handed to the storage before the checkpoint with its name is durable, and the other slot
+  is written only after that. So a crash before the end of step 7 leaves items of the old codec only, under the old name
+  or the new one. After step 7 the old name is in no slot that can ever count again.
+* The header of a data blob keeps the name under which the blob was made. It is never newer than the name in the
+  checkpoint, and the items of the blob are never older than it.
+* Where the slot that counted is lost, the header of the last blob has the newest name that is known; it is always
+  looked at. Items of the new codec may stand in a blob of the old one, and `decode` of the old one must refuse them.
 """
