@@ -101,12 +101,9 @@ async def _check_first(path: JournalPath, section: int) -> None:
         Corruption: It has none.
     """
     sections = Sections(ReadOnlyFileStorage(path.root), f"{path.partition}_data")
-    blob, length = await sections.open(section)
-    try:
-        if not isinstance(await sections.read_header(blob, length), Header):
+    async with sections.opened(section) as (blob, length):
+        if not isinstance(await read_header(blob, length), Header):
             raise Corruption("first section", "a good header", "none", sections.partition, section, 0)
-    finally:
-        await blob.close()
 
 
 async def going_by_rewind(path: JournalPath, seen: Survey, size: int) -> Going:
