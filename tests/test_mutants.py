@@ -117,8 +117,8 @@ def test_a_patch_that_fits_in_two_places_or_none_is_refused(tmp_path: Path) -> N
     (tmp_path / "posjournal_async").mkdir()
     file = "posjournal_async/waiting.py"
     lines = (ROOT / file).read_text()
-    changed = "def retrieve(task: asyncio.Task[Any]) -> object:\n"
-    (tmp_path / "some.patch").write_text(patch_of(file, "def retrieve(task: asyncio.Task[Any]) -> None:\n", changed))
+    changed = "def retrieve(work: asyncio.Future[Any]) -> object:\n"
+    (tmp_path / "some.patch").write_text(patch_of(file, "def retrieve(work: asyncio.Future[Any]) -> None:\n", changed))
     mutant = mutant_of(tmp_path / "some.patch")
     (tmp_path / file).write_text(f"# a line above\n{lines}")
     apply(mutant, tmp_path)
