@@ -9,7 +9,7 @@ import click
 
 from posjournal_async.cli.codec_choice import codec_of
 from posjournal_async.cli.options import codec_option, json_option, path_argument, raw_option
-from posjournal_async.cli.showing import Printer, show
+from posjournal_async.cli.printing import Printer, show
 from posjournal_async.errors import ItemOutOfRange
 from posjournal_async.inspection.view import Decoder, JournalView
 

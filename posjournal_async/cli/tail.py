@@ -15,7 +15,7 @@ import click
 from posjournal_async.cli import exits
 from posjournal_async.cli.codec_choice import codec_of
 from posjournal_async.cli.options import codec_option, json_option, new_path_argument, raw_option
-from posjournal_async.cli.showing import Printer, show
+from posjournal_async.cli.printing import Printer, show
 from posjournal_async.inspection.following import Absent, Corrupt, Pruned, Reset, Rewound, Shown, follow
 from posjournal_async.inspection.view import Decoder, JournalView
 
