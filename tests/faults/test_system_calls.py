@@ -138,7 +138,8 @@ async def fail_at(root: Path, name: str, number: int, code: int, *, once: bool, 
             failed = await live(life, steps, code=code, reads_work=once)
     # A directory that is there was made, whatever the call said.
     quiet = QUIET | {"mkdir"} if takes_effect else QUIET
-    assert failed is not None or calls.made[number - 1] in quiet, "a failure was not noticed"
+    # Where tasks do all of it at once, it may take a call less than the time before.
+    assert failed is not None or {*calls.made[number - 1 : number]} <= quiet, "a failure was not noticed"
     left_open = [file for file in open_files() if file.startswith(str(root))]
     found = read_journal(root, "orders", after_crash=True)
     checkpoint = read_checkpoint(root, "orders")
