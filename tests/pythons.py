@@ -40,7 +40,8 @@ def main(names: list[str]) -> int:
     """Run the part on what is named, or on all there is; return 1 if it failed on any."""
     found = {"uvloop": Path(sys.executable), **pythons()}
     newest = list(found)[-1:]  # uvloop on this one, where there is no other
-    names = [name for given in names for name in (newest if given == "newest" else [given])]
+    named = [name for given in names for name in (newest if given == "newest" else [given])]
+    names = list(dict.fromkeys(named))  # each once
     unknown = [name for name in names if name not in found]
     if unknown:
         print(f"not found: {', '.join(unknown)}; there are {', '.join(found)}", file=sys.stderr)
