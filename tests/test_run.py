@@ -114,7 +114,7 @@ def test_the_part_for_other_pythons_is_there_and_an_unknown_one_is_refused(capsy
 
 
 def test_the_newest_python_is_the_last_that_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By version and not by letter; without another Python it is this one, on uvloop."""
+    """By version and not by letter; without another Python it is this one, on uvloop, and not once more."""
     tried: list[str] = []
 
     def passes(name: str, _: Path) -> bool:
@@ -124,5 +124,5 @@ def test_the_newest_python_is_the_last_that_is_found(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pythons, "passes", passes)
     for found in ({"3.9": Path("nine"), "3.13": Path("thirteen")}, {}):
         monkeypatch.setattr(pythons, "pythons", found.copy)
-        assert pythons.main(["newest"]) == 0
-    assert tried == ["3.13", "uvloop"]
+        assert pythons.main(["uvloop", "newest"]) == 0
+    assert tried == ["uvloop", "3.13", "uvloop"]  # each once
