@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -78,12 +78,7 @@ async def open_existing(stack: AsyncExitStack, context: Context, config: Config[
         else:
             plan = decide(facts, expectation)
             checkpoint = Checkpoint(blob, facts.slot, slots.place)
-            if slots.is_reset_behind:  # a crash came before `finish_reset` had written it there
-                await checkpoint.confirm()
-                await checkpoint.repeat()
             tail, report = await repair(plan, facts, sections, offsets, checkpoint)
-            if slots.is_reset_behind:
-                report = replace(report, reset_finished=True, clean=False)
     return Opened(lock, checkpoint, sections, offsets, tail, report)
 
 

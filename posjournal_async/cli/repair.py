@@ -221,7 +221,7 @@ def _losses_of(cut: Cut) -> Iterator[str]:
 def _last_steps_of(repair: Repair, plan: Plan, slot: Slot) -> Iterator[str]:
     if plan.items_dropped:
         yield f"drop     {shown_count(plan.items_dropped, 'item')} behind a gap, above the durable size"
-    if plan.size != slot.durable or not slot.sequence or repair.damaged_slots or repair.is_reset_behind:
+    if plan.size != slot.durable or not slot.sequence or repair.damaged_slots or plan.finishes_reset:
         was = f", was {slot.durable:,}" if slot.sequence else ", was lost"
         yield f"write    the checkpoint: durable size {plan.size:,}{was}"
     for note in plan.notes:

@@ -66,7 +66,6 @@ class Repair:
         slot: The checkpoint; what the data says instead, with sequence number 0, where it is lost. None if there is no
             journal yet.
         damaged_slots: Slots of the checkpoint that hold something else.
-        is_reset_behind: Whether a slot of the checkpoint has a reset on record that is done.
         reset: Size at which a reset that was begun leaves the journal, or None.
         plan: What recovery does; None if there is no journal, or a reset to be finished.
         rebuilt: Sections whose index recovery makes anew.
@@ -80,7 +79,6 @@ class Repair:
 
     slot: Slot | None
     damaged_slots: int = 0
-    is_reset_behind: bool = False
     reset: int | None = None
     plan: Plan | None = None
     rebuilt: tuple[int, ...] = ()
@@ -179,14 +177,13 @@ async def planned(
     rebuilt = [section for section in plan.align if not await _is_indexed(storage, partition, facts, section)]
     rebuilt = sorted({*rebuilt, *plan.drop_offsets} & {*plan.align})
     changes, created = await _changes_of(storage, data, offsets, plan, sorted({*rebuilt, *reindexed}))
-    is_mended = facts.damaged_slots or slots.is_reset_behind
+    is_mended = facts.damaged_slots or plan.finishes_reset
     is_written = plan.size != plan.was_durable or not facts.slot.sequence or is_mended
     if changes or created or is_written:  # it is set aside whatever else there is to do
         await _note_checkpoint(storage, partition, changes, created)
     return Repair(
         slot=facts.slot,
         damaged_slots=facts.damaged_slots,
-        is_reset_behind=slots.is_reset_behind,
         plan=plan,
         rebuilt=tuple(rebuilt),
         reindexed=reindexed,

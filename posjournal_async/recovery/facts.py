@@ -52,6 +52,7 @@ class Facts:
         offsets: Sections that have an offsets blob, ascending.
         sections: The data blobs that were looked at: the first one retained, all from the one that holds the durable
             size on, and those without an index to rely on.
+        is_reset_behind: Whether the other slot of the checkpoint has a reset on record that is done.
     """
 
     slot: Slot
@@ -59,6 +60,7 @@ class Facts:
     data: Sequence[int] = ()
     offsets: Sequence[int] = ()
     sections: Mapping[int, SectionFacts] = field(default_factory=dict[int, SectionFacts])
+    is_reset_behind: bool = False
 
 
 async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> Facts | None:
@@ -97,7 +99,7 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
     for section in unbroken(kept, headless)[-1:]:
         if section < doubtful:
             sections[section] = await look_at(data, section)
-    return Facts(slot, slots.damaged, data_sections, offsets_sections, sections)
+    return Facts(slot, slots.damaged, data_sections, offsets_sections, sections, slots.is_reset_behind)
 
 
 def _without_starts(found: SectionFacts) -> SectionFacts:

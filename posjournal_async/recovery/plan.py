@@ -58,12 +58,13 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do, in the order of the fields from `prune_data` on.
+    """What to do, in the order of the fields from `finishes_reset` on.
 
     Attributes:
         boundary: No position below it exists.
         size: Position that the next append gets.
         was_durable: The durable size as found.
+        finishes_reset: Whether a reset that is done is to be taken off record in the other slot too.
         prune_data: Data blobs below the boundary, oldest first.
         drop_data: Data blobs behind the prefix, newest first.
         rewrites: Data blobs to cut or to write again, oldest first.
@@ -79,6 +80,7 @@ class Plan:
     boundary: int
     size: int
     was_durable: int
+    finishes_reset: bool = False
     prune_data: tuple[int, ...] = ()
     drop_data: tuple[int, ...] = ()
     rewrites: tuple[Rewrite, ...] = ()
@@ -95,7 +97,7 @@ class Plan:
         """Whether there is nothing to write or remove, as far as the data goes."""
         removed = self.prune_data or self.drop_data or self.prune_offsets or self.drop_offsets
         is_cut = any(rewrite.end < rewrite.length for rewrite in self.rewrites)
-        return not (removed or is_cut) and self.was_durable == self.size
+        return not (self.finishes_reset or removed or is_cut) and self.was_durable == self.size
 
 
 def decide(facts: Facts, expectation: Expectation) -> Plan:
@@ -123,6 +125,7 @@ def decide(facts: Facts, expectation: Expectation) -> Plan:
         boundary=slot.boundary,
         size=size,
         was_durable=slot.durable,
+        finishes_reset=facts.is_reset_behind,
         prune_data=tuple(section for section in facts.data if section < first),
         drop_data=tuple(reversed(dropped)),
         rewrites=rewrites,

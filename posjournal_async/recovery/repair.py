@@ -63,6 +63,8 @@ async def repair(
 ) -> tuple[Tail | None, RecoveryReport]:
     """Carry out a plan; return the last section, open, if it can still grow, and what was done."""
     await checkpoint.confirm()
+    if plan.finishes_reset:  # a crash came before `finish_reset` had written it there
+        await checkpoint.repeat()
     await data.remove(plan.prune_data)
     await data.remove(plan.drop_data)
     for rewrite in plan.rewrites:
@@ -93,6 +95,7 @@ async def repair(
         bytes_cut=sum(rewrite.length - rewrite.end for rewrite in plan.rewrites),
         offsets_rebuilt=rebuilt,
         sections_removed=len(plan.prune_data) + len(plan.drop_data),
+        reset_finished=plan.finishes_reset,
         clean=plan.is_clean and not rebuilt and not plan.notes,
         notes=plan.notes,
     )

@@ -168,6 +168,13 @@ def test_a_lost_or_damaged_checkpoint_is_noted() -> None:
     assert "torn" in torn.notes[0]
 
 
+def test_a_reset_that_is_done_is_taken_off_record() -> None:
+    """Else the loss of one slot would do it again; and it is no clean opening."""
+    plan = decide(Facts(slot_of(5), 0, (0,), (0,), {0: scanned(0, 5)}, is_reset_behind=True), EXPECTED)
+    assert plan.finishes_reset
+    assert not plan.is_clean
+
+
 # What no crash explains.
 
 

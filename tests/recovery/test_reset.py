@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,8 +137,15 @@ async def test_a_newer_reset_overrides_a_pending_one(tmp_path: Path, config: Con
                     assert limits_of((await show(left)).bounds) in {(5, 5), (10, 10)}
 
 
-async def test_a_reset_after_a_kill_cannot_lose_both_checkpoints() -> None:
+@pytest.mark.parametrize("size", [12, None])
+async def test_an_opening_after_a_kill_in_a_reset_cannot_lose_both_checkpoints(size: int | None) -> None:
     """The slot that the killed process wrote is made durable before the other one, the only durable one, is written."""
+
+    async def open_again(storage: CrashStorage) -> Journal[bytes]:
+        if size is None:
+            return await Journal.init(Context(storage), CONFIG)
+        return await Journal.init_at_size(Context(storage), CONFIG, size)
+
     storage = CrashStorage()
     await (await Journal.init_at_size(Context(storage), CONFIG, 5)).close()
     photos: list[CrashStorage] = []
@@ -145,13 +153,19 @@ async def test_a_reset_after_a_kill_cannot_lose_both_checkpoints() -> None:
     await (await Journal.init_at_size(Context(storage), CONFIG, 9)).close()
     storage.on_call = None
     syncs = [photo for photo, (call, *_) in zip(photos, storage.log[-len(photos) :], strict=True) if call == "sync"]
-    killed = next(photo for photo in syncs if photo.tree() != photo.durable_tree())
-    later: list[CrashStorage] = []
-    killed.on_call = lambda: later.append(killed.photo())
-    await (await Journal.init_at_size(Context(killed), CONFIG, 12)).close()
-    for cut in later:
-        for left in cut.states():
-            assert (await show(left)).bounds.start in {5, 9, 12}
+    kills = [photo for photo in syncs if photo.tree() != photo.durable_tree()]
+    assert len(kills) == 3  # the record of the reset, and that it is done, in both slots
+    for killed in kills:
+        later: list[CrashStorage] = []
+        killed.on_call = partial(_take, killed, later)
+        await (await open_again(killed)).close()
+        for cut in later:
+            for left in cut.states():
+                assert (await show(left)).bounds.start in {5, 9, size}
+
+
+def _take(storage: CrashStorage, photos: list[CrashStorage]) -> None:
+    photos.append(storage.photo())
 
 
 @pytest.mark.parametrize("place", [0, 1])
