@@ -25,12 +25,9 @@ from posjournal_async.waiting import Waiters, finished, refuse, resolve, task_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from posjournal_async.checkpoint import Checkpoint
     from posjournal_async.config import Context
-    from posjournal_async.data import DataJournal
-    from posjournal_async.offsets import OffsetsJournal
+    from posjournal_async.parts import Parts
     from posjournal_async.payloads import Run
-    from posjournal_async.sealed import SealedSections
 
 __all__ = ["Refusal", "Writer"]
 
@@ -73,20 +70,17 @@ class Writer:
         failure: What made the journal fail, or None.
     """
 
-    def __init__(  # noqa: PLR0913 - the rooms it works in
+    def __init__(
         self,
-        data: DataJournal,
-        offsets: OffsetsJournal,
-        checkpoint: Checkpoint,
-        sealed: SealedSections,
+        parts: Parts,
         *,
         context: Context,
         partition: str,
         durable: int,
         on_failure: Callable[[], None],
     ) -> None:
-        self._data = data
-        self._checkpoint = checkpoint
+        self._data = parts.data
+        self._checkpoint = parts.checkpoint
         self._metrics = context.metrics
         self._label = context.label
         self._partition = partition
@@ -98,10 +92,7 @@ class Writer:
         self._data_waiters = Waiters()
         self._all_waiters = Waiters()
         self._steps = Steps(
-            data,
-            offsets,
-            checkpoint,
-            sealed,
+            parts,
             context=context,
             on_durable=self._became_durable,
             on_vouched=self._all_waiters.release,

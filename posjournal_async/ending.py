@@ -15,11 +15,8 @@ from posjournal_async.errors import JournalFailed, StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from posjournal_async.checkpoint import Checkpoint
     from posjournal_async.commit import Writer
-    from posjournal_async.data import DataJournal
-    from posjournal_async.offsets import OffsetsJournal
-    from posjournal_async.sealed import SealedSections
+    from posjournal_async.parts import Parts
     from posjournal_async.storage.protocols import Lock, Storage
 
 __all__ = ["Ending"]
@@ -32,12 +29,9 @@ class Ending:
         is_released: Whether everything was released; what an interruption left is released by closing again.
     """
 
-    def __init__(  # noqa: PLR0913 - the rooms it works in
+    def __init__(  # noqa: PLR0913 - what it releases
         self,
-        data: DataJournal,
-        offsets: OffsetsJournal,
-        checkpoint: Checkpoint,
-        sealed: SealedSections,
+        parts: Parts,
         writer: Writer,
         *,
         storage: Storage,
@@ -45,10 +39,10 @@ class Ending:
         lock: Lock,
         on_release: Callable[[], None],
     ) -> None:
-        self._data = data
-        self._offsets = offsets
-        self._checkpoint = checkpoint
-        self._sealed = sealed
+        self._data = parts.data
+        self._offsets = parts.offsets
+        self._checkpoint = parts.checkpoint
+        self._sealed = parts.sealed
         self._writer = writer
         self._storage = storage
         self._partition = partition

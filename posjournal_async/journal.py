@@ -42,6 +42,7 @@ from posjournal_async.measuring import (
     span_of,
 )
 from posjournal_async.opening import Opened, open_at_size, open_existing
+from posjournal_async.parts import Parts
 from posjournal_async.payloads import Payloads, joined
 from posjournal_async.reader import Reader
 from posjournal_async.removal import Removal
@@ -109,12 +110,9 @@ class Journal(Generic[T]):
         sink = sink_of(context)
         self._context = context
         self._config = config
-        self._loop = asyncio.get_running_loop()
-        self._is_running = self._loop.is_running
+        self._is_running = asyncio.get_running_loop().is_running
         self._thread = get_ident()
         self._recovery = opened.report
-        self._checkpoint = opened.checkpoint
-        self._offsets = opened.offsets
         slot = opened.checkpoint.slot
         self._payloads = Payloads(config)
         self._encode = None if self._payloads.takes_bytes else config.codec.encode
@@ -140,31 +138,18 @@ class Journal(Generic[T]):
             is_sealed=self._data.is_sealed,
             most=config.max_open_blobs,
         )
+        parts = Parts(self._data, opened.offsets, opened.checkpoint, self._sealed)
         self._reader = (Reader if sink is None else partial(MeasuredReader, sink))(self._data, self._sealed)
         self._writer = (Writer if sink is None else partial(MeasuredWriter, sink))(
-            self._data,
-            self._offsets,
-            self._checkpoint,
-            self._sealed,
+            parts,
             context=context,
             partition=config.partition,
             durable=slot.durable,
             on_failure=self._has_failed,
         )
-        self._removal = Removal(
-            self._data,
-            self._offsets,
-            self._checkpoint,
-            self._sealed,
-            self._writer,
-            context=context,
-            on_discard=self._lower_snapshots,
-        )
+        self._removal = Removal(parts, self._writer, context=context, on_discard=self._lower_snapshots)
         self._ending = Ending(
-            self._data,
-            self._offsets,
-            self._checkpoint,
-            self._sealed,
+            parts,
             self._writer,
             storage=context.storage,
             partition=config.partition,

@@ -18,14 +18,11 @@ from posjournal_async.tail import Tail
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from posjournal_async.checkpoint import Checkpoint
     from posjournal_async.commit import Writer
     from posjournal_async.config import Context
-    from posjournal_async.data import DataJournal
     from posjournal_async.format.header import Header
-    from posjournal_async.offsets import OffsetsJournal
+    from posjournal_async.parts import Parts
     from posjournal_async.scan import Scan
-    from posjournal_async.sealed import SealedSections
     from posjournal_async.sealed_section import SealedSection
 
 __all__ = ["Removal"]
@@ -38,21 +35,18 @@ class Removal:
         discarded: How many items rewinds have discarded.
     """
 
-    def __init__(  # noqa: PLR0913 - the rooms it works in
+    def __init__(
         self,
-        data: DataJournal,
-        offsets: OffsetsJournal,
-        checkpoint: Checkpoint,
-        sealed: SealedSections,
+        parts: Parts,
         writer: Writer,
         *,
         context: Context,
         on_discard: Callable[[int], None],
     ) -> None:
-        self._data = data
-        self._offsets = offsets
-        self._checkpoint = checkpoint
-        self._sealed = sealed
+        self._data = parts.data
+        self._offsets = parts.offsets
+        self._checkpoint = parts.checkpoint
+        self._sealed = parts.sealed
         self._writer = writer
         self._metrics = context.metrics
         self._label = context.label

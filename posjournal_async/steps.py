@@ -22,11 +22,8 @@ from posjournal_async.waiting import both
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from posjournal_async.checkpoint import Checkpoint
     from posjournal_async.config import Context
-    from posjournal_async.data import DataJournal
-    from posjournal_async.offsets import OffsetsJournal
-    from posjournal_async.sealed import SealedSections
+    from posjournal_async.parts import Parts
     from posjournal_async.tail import Tail
 
 __all__ = ["Steps"]
@@ -38,21 +35,18 @@ class Steps:
     `on_durable` is called with the size that is durable now, `on_vouched` with the one that the checkpoint vouches for.
     """
 
-    def __init__(  # noqa: PLR0913 - the rooms it works in
+    def __init__(
         self,
-        data: DataJournal,
-        offsets: OffsetsJournal,
-        checkpoint: Checkpoint,
-        sealed: SealedSections,
+        parts: Parts,
         *,
         context: Context,
         on_durable: Callable[[int], object],
         on_vouched: Callable[[int], object],
     ) -> None:
-        self._data = data
-        self._offsets = offsets
-        self._checkpoint = checkpoint
-        self._sealed = sealed
+        self._data = parts.data
+        self._offsets = parts.offsets
+        self._checkpoint = parts.checkpoint
+        self._sealed = parts.sealed
         self._metrics = context.metrics
         self._label = context.label
         self._on_durable = on_durable

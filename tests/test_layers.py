@@ -35,6 +35,7 @@ LAYERS = [
     "measuring",
     "commit",
     "steps",
+    "parts",
     "reader",
     "sealed",
     "sealed_section",

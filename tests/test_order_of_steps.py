@@ -7,6 +7,7 @@ import gc
 import random
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +28,7 @@ from posjournal_async import (
     SizeOverflow,
     StorageError,
 )
+from posjournal_async.checkpoint import slots_in
 from posjournal_async.commit import _MOST_UNSYNCED
 from posjournal_async.data import PIECE
 from posjournal_async.format.header import HEADER_LENGTH
@@ -802,11 +804,11 @@ async def test_each_journal_has_an_id_of_its_own() -> None:
     """Also the one that takes the place of another: a blob of the old one is none of the new one (F4)."""
     ids = set()
     for _ in range(2):
-        context = Context(MemoryStorage())
-        async with await Journal.init(context, SMALL) as journal:
-            ids.add(journal._checkpoint.slot.journal_id)
-        async with await Journal.init_at_size(context, SMALL, 0) as journal:
-            ids.add(journal._checkpoint.slot.journal_id)
+        storage = CrashStorage()
+        for opening in (Journal.init, partial(Journal.init_at_size, size=0)):
+            async with await opening(Context(storage), SMALL):
+                slots, _ = slots_in(storage.tree()["orders_checkpoint", "0" * 16], "orders")
+            ids.add(slots[0][0].journal_id)
     assert len(ids) == 4
 
 
