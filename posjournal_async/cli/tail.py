@@ -16,6 +16,7 @@ from posjournal_async.cli import exits
 from posjournal_async.cli.codec_choice import codec_of
 from posjournal_async.cli.options import codec_option, json_option, new_path_argument, raw_option
 from posjournal_async.cli.printing import Printer, show
+from posjournal_async.errors import ItemOutOfRange
 from posjournal_async.inspection.following import Absent, Corrupt, Pruned, Reset, Rewound, Shown, follow
 from posjournal_async.inspection.view import Decoder, JournalView
 
@@ -29,12 +30,16 @@ __all__ = ["tail"]
 
 _PARTS = ("data", "offsets", "checkpoint")
 
+# Items to begin with.
+_NEWEST = 10
+
 
 @click.command
 @new_path_argument
 @click.option(
-    "-n", "--newest", metavar="COUNT", type=click.IntRange(min=0), default=10, show_default=True, help="Items to show."
+    "-n", "--newest", metavar="COUNT", type=click.IntRange(min=0), help=f"Items to show. [default: {_NEWEST}]"
 )
+@click.option("--from", "start", metavar="POS", type=click.IntRange(min=0), help="First position, in place of -n.")
 @click.option("-f", "--follow", "is_following", is_flag=True, help="Go on with what is appended, until interrupted.")
 @click.option(
     "--interval",
@@ -51,47 +56,57 @@ _PARTS = ("data", "offsets", "checkpoint")
 def tail(  # noqa: PLR0913 - the options
     output: Output,
     path: JournalPath,
-    newest: int,
+    *,
+    newest: int | None,
+    start: int | None,
     interval: float,
     codec: str | None,
-    *,
     is_following: bool,
     raw: bool,
 ) -> None:
-    """Show the newest items, and with -f those that come.
+    """Show the newest items, or those from a position on, and with -f those that come.
 
     Everything shown is durable. With -f the writer may be another process: it may prune, rewind, reset the journal, be
     killed and start again. What that means for items that were shown, or that were never seen, is said on standard
     error. Nothing is changed, and no lock is taken.
 
+    Who has seen all items before POS goes on with --from POS: if items have gone since, that is said first.
+
     \b
     Examples:
       posjournal tail data/orders -n 3
       posjournal tail data/orders -f --json | jq .item.state
+      posjournal tail data/orders -f --json --from 1000
     """
     if not interval >= 0:  # as a range has it, NaN is in every range
         raise click.BadParameter("expected a number of seconds, found nan", param_hint="--interval")
+    if newest is not None and start is not None:
+        raise click.UsageError("-n and --from exclude each other")
+    newest = _NEWEST if newest is None else newest
     if is_following:
         follower = _Following(Printer(output, is_raw=raw), path, codec)
         try:
-            asyncio.run(follower.follow(newest, interval))
+            asyncio.run(follower.follow(newest, start, interval))
         except KeyboardInterrupt:
             exits.end(exits.Code.INTERRUPTED)  # that is how it ends: there is nothing to say
     elif any(path.directory(part).is_dir() for part in _PARTS):
-        asyncio.run(_tail(Printer(output, is_raw=raw), path, newest, codec))
+        asyncio.run(_tail(Printer(output, is_raw=raw), path, newest, start, codec))
     else:
         raise click.UsageError(f"no journal at '{path}'; -f waits for one")
 
 
-async def _tail(printer: Printer, path: JournalPath, newest: int, codec: str | None) -> None:
+async def _tail(printer: Printer, path: JournalPath, newest: int, start: int | None, codec: str | None) -> None:
     with printer.output.progress("reading the tail", None, "bytes") as advance:
         view = await JournalView.load(path.root, path.partition, advance=advance, is_quick=True)
     async with view:
         view.check_explained()
-        if view.bounds:
+        stop = view.bounds.stop
+        if start is not None and start > stop:
+            raise ItemOutOfRange(start, stop)
+        if view.bounds or start is not None:
             decoder = Decoder[Any](codec_of(view.codec, codec, is_raw=printer.is_raw))
-            stop = view.bounds.stop
-            await show(printer, view, decoder, max(stop - newest, view.bounds.start), stop)
+            start = max(stop - newest, view.bounds.start) if start is None else start
+            await show(printer, view, decoder, start, stop)
 
 
 class _Following:
@@ -104,13 +119,14 @@ class _Following:
         self._codec = codec
         self._was_there = False
 
-    async def follow(self, newest: int, interval: float) -> None:
+    async def follow(self, newest: int, start: int | None, interval: float) -> None:
         """Print until interrupted."""
         events = follow(
             self._path.root,
             self._path.partition,
             codec_of=self._codec_of,
             newest=newest,
+            start=start,
             interval_seconds=interval,
             when_idle=_check_reader,
         )

@@ -56,7 +56,8 @@ class Follower:
     Attributes:
         blobs: Where it is.
         codec_of: Returns the codec to read with for the name that the journal records.
-        newest: Items to begin with.
+        newest: Items to begin with, unless there is a `start`.
+        start: Position to begin with, or None.
         position: What comes next.
         is_idle: Whether the last look found nothing new.
     """
@@ -64,6 +65,7 @@ class Follower:
     blobs: Blobs
     codec_of: Callable[[str], Codec[Any]]
     newest: int = 10
+    start: int | None = None
     position: int = 0
     is_idle: bool = False
     _slot: Slot | None = None  # the checkpoint up to which all rewinds are known
@@ -132,13 +134,13 @@ class Follower:
     # Where to begin.
 
     async def _begin(self, slots: Slots) -> list[Event] | None:
-        """Begin with a journal that was not followed so far: the first one with its newest items."""
+        """Begin with a journal that was not followed so far: the first one where it was asked for."""
         slot = slots.current
         start = slot.boundary
         known: list[Remembered] = []
-        if not self._was_there and not self._is_absent:
+        if not self._was_there and (self.start is not None or not self._is_absent):
             size = await self._find_size(slot)
-            start = max(slot.boundary, size - self.newest)
+            start = max(slot.boundary, size - self.newest if self.start is None else min(self.start, size))
             known = await self._anchors(slot, start)
             found = await self._recall(slot, start)
             if found is not None:
@@ -152,7 +154,13 @@ class Follower:
         self.position = start
         self._is_absent = False
         was_there, self._was_there = self._was_there, True
-        return [Reset(start)] if was_there else None
+        return [Reset(start)] if was_there else self._started(start)
+
+    def _started(self, start: int) -> list[Event] | None:
+        """Return what has become of the position that was to be the first, where another one is."""
+        if self.start is None or self.start == start:
+            return None
+        return [Pruned(range(self.start, start)) if self.start < start else Rewound(start)]
 
     def _take(self, slot: Slot) -> None:
         """Go on with a checkpoint; its codec may be one that has taken over, and reads the older items too."""

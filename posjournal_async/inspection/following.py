@@ -35,10 +35,11 @@ async def follow(  # noqa: PLR0913 - each says something else
     *,
     codec_of: Callable[[str], Codec[Any]],
     newest: int = 10,
+    start: int | None = None,
     interval_seconds: float = 0.25,
     when_idle: Callable[[], object] = lambda: None,
 ) -> AsyncGenerator[Event, None]:
-    """Yield the newest items of a journal, and then without end what happens to it.
+    """Yield the newest items of a journal, or those from a position on, and then without end what happens to it.
 
     It may be cancelled or closed at any time. A look at a journal to which nothing has happened asks the system for the
     times of three files and opens none.
@@ -47,7 +48,9 @@ async def follow(  # noqa: PLR0913 - each says something else
         root: Root of the storage.
         partition: Base name of the journal.
         codec_of: Returns the codec to read with for the name that the journal records.
-        newest: Items to begin with.
+        newest: Items to begin with, unless there is a `start`.
+        start: Position to begin with, in place of the newest items. If it was pruned, or the journal is not as large,
+            that is the first event, as if it had happened since.
         interval_seconds: Time between two looks when there is nothing new.
         when_idle: Called when there is nothing new; what it raises ends the generator.
 
@@ -57,7 +60,7 @@ async def follow(  # noqa: PLR0913 - each says something else
         StorageError: The system refused.
     """
     storage = ReadOnlyFileStorage(root)
-    follower = Follower(Blobs(storage, storage.root, partition), codec_of, newest)
+    follower = Follower(Blobs(storage, storage.root, partition), codec_of, newest, start)
     while True:
         for event in await follower.look():
             yield event

@@ -97,14 +97,14 @@ class Reading:
 
     Attributes:
         items: The item of each position that is shown.
-        position: What comes next.
+        position: What comes next, or None if that is not known.
         events: What was said beside items.
     """
 
-    def __init__(self, pipe: IO[bytes] | None) -> None:
+    def __init__(self, pipe: IO[bytes] | None, position: int | None = None) -> None:
         self._lines = Lines(pipe)
         self.items: dict[int, bytes] = {}
-        self.position: int | None = None
+        self.position = position
         self.events: list[dict[str, Any]] = []
 
     def until(self, is_enough: Callable[[], bool]) -> None:

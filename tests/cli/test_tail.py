@@ -153,6 +153,41 @@ def test_what_only_sync_data_made_durable_is_followed(tmp_path: Path) -> None:
             interrupted(process)
 
 
+def test_following_goes_on_from_a_position(tmp_path: Path) -> None:
+    """Whoever has seen all before it misses nothing that is there, and is told what is not."""
+    path = tmp_path / "orders"
+    with Writer(tmp_path) as writer:
+        writer.do("append", 10)
+        writer.do("sync_data")
+        with started(*following(path, "--json", "--from", "4")) as process:
+            reading = Reading(process.stdout, 4)
+            reading.until_shown(9, item_of(9, 0))
+            assert (list(reading.items), reading.events) == (list(range(4, 10)), [])
+            interrupted(process)
+        with started(*following(path, "--json", "--from", "12")) as process:
+            reading = Reading(process.stdout, 12)
+            reading.until(lambda: reading.events == [{"event": "rewound", "size": 10}])
+            writer.do("append", 3)
+            writer.do("sync_data")
+            reading.until_shown(12, item_of(12, 0))
+            assert list(reading.items) == [10, 11, 12]
+            interrupted(process)
+
+
+def test_the_items_from_a_position_on_are_shown(tmp_path: Path) -> None:
+    """As `cat` shows them, and refused where `cat` refuses: a position that was pruned, or lies beyond the size."""
+    made_journal(tmp_path, [8, 9, 10, 11], first=8)
+    path = str(tmp_path / "orders")
+    shown = posjournal_run("tail", path, "--from", "10")
+    assert (shown.exit_code, shown.stdout) == (0, "10  10\n11  11\n")
+    assert posjournal_run("tail", path, "--from", "12").stdout == ""
+    for position in ("7", "13"):
+        tail, cat = (posjournal_run(command, path, "--from", position) for command in ("tail", "cat"))
+        assert (tail.exit_code, tail.stderr) == (cat.exit_code, cat.stderr)
+        assert tail.exit_code == Code.FINDINGS
+    assert posjournal_run("tail", path, "--from", "3", "-n", "2").exit_code == Code.USAGE
+
+
 def test_it_ends_when_its_reader_is_gone(tmp_path: Path) -> None:
     """A reader that has seen enough ends it, also while there is nothing to write, and there is no complaint."""
     made_journal(tmp_path, [1, 2, 3])

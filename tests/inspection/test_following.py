@@ -165,8 +165,8 @@ def config_of(**fields: Any) -> Config[bytes]:
     return Config(**{"partition": "orders", "items_per_section": 4, "codec": BytesCodec(), **fields})
 
 
-def follower_of(storage: Storage, root: Path, newest: int = 1_000) -> Follower:
-    return Follower(Blobs(storage, root, "orders"), lambda _: BytesCodec(), newest)
+def follower_of(storage: Storage, root: Path, newest: int = 1_000, start: int | None = None) -> Follower:
+    return Follower(Blobs(storage, root, "orders"), lambda _: BytesCodec(), newest, start)
 
 
 class Writing:
@@ -261,7 +261,8 @@ async def test_what_is_shown_is_the_history_whenever_one_looks(
     writing = Writing(stepped, chance)
     await writing.open()
     watched = Watched(ReadOnlyFileStorage(tmp_path))
-    audience = Audience(follower_of(watched, tmp_path, newest=chance.choice((0, 1, 3, 1_000))))
+    start = chance.choice((None, None, 0, 2, 9))
+    audience = Audience(follower_of(watched, tmp_path, newest=chance.choice((0, 1, 3, 1_000)), start=start))
     haste = chance.choice((0.0, 0.5, 2.0, 8.0))  # steps of the writer for each call of the follower, about
 
     async def let_writer_go_on() -> None:
@@ -308,9 +309,9 @@ async def check(audience: Audience, writing: Writing, seed: int) -> None:
 # One situation at a time.
 
 
-async def followed(root: Path, newest: int = 1_000) -> Audience:
+async def followed(root: Path, newest: int = 1_000, start: int | None = None) -> Audience:
     """Return somebody who has seen what there is."""
-    audience = Audience(follower_of(ReadOnlyFileStorage(root), root, newest))
+    audience = Audience(follower_of(ReadOnlyFileStorage(root), root, newest, start))
     await audience.look_until_idle()
     return audience
 
@@ -333,6 +334,34 @@ async def test_it_begins_with_the_newest_items(tmp_path: Path, newest: int) -> N
     async with await filled(tmp_path, 10):
         audience = await followed(tmp_path, newest)
     assert list(audience.items) == list(range(10 - newest, 10))
+
+
+@pytest.mark.parametrize("start", range(14))
+async def test_it_begins_where_it_is_asked_to(tmp_path: Path, start: int) -> None:
+    """What has become of that position comes first, so that who saw all before it misses nothing unsaid."""
+    async with await filled(tmp_path, 11) as journal:
+        await journal.prune(6)
+        audience = await followed(tmp_path, newest=2, start=start)
+        gone = [Pruned(range(start, 4))] if start < 4 else [Rewound(11)] if start > 11 else []
+        assert audience.said[: len(gone)] == gone
+        assert list(audience.items) == list(range(max(start, 4), 11))
+        assert sum(isinstance(event, Shown) for event in audience.said) == len(audience.said) - len(gone)
+        await appended(journal, 3)
+        await audience.look_until_idle()
+        assert list(audience.items) == list(range(min(max(start, 4), 11), 14))
+
+
+async def test_it_begins_where_it_is_asked_to_in_a_journal_that_comes_later(tmp_path: Path) -> None:
+    """Also where there is none yet; after that one begins anew, the position says nothing any more."""
+    audience = await followed(tmp_path, start=2)
+    async with await filled(tmp_path, 5) as journal:
+        await audience.look_until_idle()
+        assert list(audience.items) == [2, 3, 4]
+        await journal.destroy()
+    await audience.look_until_idle()
+    async with await filled(tmp_path, 2, history=1):
+        await audience.look_until_idle()
+    assert audience.said[-2:] == [Reset(0), Shown(0, [b"0 of 1", b"1 of 1"])]
 
 
 async def test_what_is_shown_was_synced_before(tmp_path: Path) -> None:
