@@ -71,7 +71,11 @@ class Bank:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.gather(*self._working, return_exceptions=True)
+        # The journal keeps its lock until no thread writes a snapshot any more, also where this is cancelled.
+        await self._finish(self._close(self._working.copy()))
+
+    async def _close(self, working: set[asyncio.Task[None]]) -> None:
+        await asyncio.gather(*working, return_exceptions=True)
         await self._journal.close()
 
     def balances(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from posjournal_async import MemoryStorage
+from posjournal_async import JournalLocked, MemoryStorage
 from tests.examples.serving import example
 
 if TYPE_CHECKING:
@@ -70,3 +70,36 @@ async def test_a_bank_that_does_not_open_frees_its_journal(tmp_path: Path) -> No
     snapshot.unlink()
     async with await module.Bank.open(tmp_path) as bank:
         assert bank.balances() == {"world": -1, "ann": 1}
+
+
+async def test_a_bank_whose_end_is_cancelled_is_closed_when_its_snapshot_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then nobody opens it: an older snapshot could take the place of one of the next bank."""
+    module = example("event_sourced_service")
+    began, goes_on, has_written = threading.Event(), threading.Event(), threading.Event()
+
+    def write_snapshot(directory: Path, position: int, accounts: dict[str, int]) -> None:
+        began.set()
+        assert goes_on.wait(30)
+        write(directory, position, accounts)
+        has_written.set()
+
+    write = module.write_snapshot
+    monkeypatch.setattr(module, "write_snapshot", write_snapshot)
+    bank = await module.Bank.open(tmp_path)
+    await bank.transfer("world", "ann", 1)
+    snapshot = asyncio.create_task(bank.snapshot())
+    assert await asyncio.to_thread(began.wait, 30)
+    leaving = asyncio.create_task(bank.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    with pytest.raises(JournalLocked):
+        await module.Bank.open(tmp_path)
+    goes_on.set()
+    await snapshot
+    assert has_written.is_set()
+    await bank.__aexit__(None, None, None)  # waits for the end that is under way
+    async with await module.Bank.open(tmp_path) as again:
+        assert (again.snapshot_position, again.balances()) == (1, {"world": -1, "ann": 1})
