@@ -70,7 +70,8 @@ def tail(  # noqa: PLR0913 - the options
     killed and start again. What that means for items that were shown, or that were never seen, is said on standard
     error. Nothing is changed, and no lock is taken.
 
-    Who has seen all items before POS goes on with --from POS: if items have gone since, that is said first.
+    Who has seen all items before POS goes on with --from POS: if items have gone since, that is said first. What was
+    rewound and appended anew meanwhile cannot be told from what was seen.
 
     \b
     Examples:

@@ -50,7 +50,8 @@ async def follow(  # noqa: PLR0913 - each says something else
         codec_of: Returns the codec to read with for the name that the journal records.
         newest: Items to begin with, unless there is a `start`.
         start: Position to begin with, in place of the newest items. If it was pruned, or the journal is not as large,
-            that is the first event, as if it had happened since.
+            that is the first event, as if it had happened since. A rewind names the size that was found: items below
+            it may have been appended anew, of which nothing is known.
         interval_seconds: Time between two looks when there is nothing new.
         when_idle: Called when there is nothing new; what it raises ends the generator.
 

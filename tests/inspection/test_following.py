@@ -338,7 +338,7 @@ async def test_it_begins_with_the_newest_items(tmp_path: Path, newest: int) -> N
 
 @pytest.mark.parametrize("start", range(14))
 async def test_it_begins_where_it_is_asked_to(tmp_path: Path, start: int) -> None:
-    """What has become of that position comes first, so that who saw all before it misses nothing unsaid."""
+    """What has become of that position comes first."""
     async with await filled(tmp_path, 11) as journal:
         await journal.prune(6)
         audience = await followed(tmp_path, newest=2, start=start)
@@ -349,6 +349,19 @@ async def test_it_begins_where_it_is_asked_to(tmp_path: Path, start: int) -> Non
         await appended(journal, 3)
         await audience.look_until_idle()
         assert list(audience.items) == list(range(min(max(start, 4), 11), 14))
+
+
+@pytest.mark.parametrize("regrown", range(8))
+async def test_who_begins_one_position_earlier_sees_that_another_history_was_begun(
+    tmp_path: Path, regrown: int
+) -> None:
+    """By the item that it knows, or by the size; of a rewind of which it knows nothing the size is what it finds."""
+    async with await filled(tmp_path, 10) as journal:
+        await journal.rewind(6)
+        await appended(journal, regrown, history=1)
+    audience = await followed(tmp_path, start=9)
+    assert [event for event in audience.said if not isinstance(event, Shown)] == [Rewound(6 + regrown)] * (regrown < 3)
+    assert audience.items == {position: b"%d of 1" % position for position in range(9, 6 + regrown)}
 
 
 async def test_it_begins_where_it_is_asked_to_in_a_journal_that_comes_later(tmp_path: Path) -> None:
