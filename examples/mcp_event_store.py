@@ -89,6 +89,7 @@ class JournalEventStore(EventStore):
     async def opened(self) -> AsyncGenerator[None, None]:
         """Hold the journal open."""
         async with await Journal.init(Context(self._storage), self._config) as self._journal:
+            self._positions.clear()  # those of the time before, if it was open once
             async for position, (session, stream, _, _) in self._journal.replay(self._journal.bounds().start):
                 self._positions.setdefault((session, stream), []).append(position)
             self._stored = self._journal.size()

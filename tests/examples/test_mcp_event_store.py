@@ -393,6 +393,17 @@ async def test_events_are_kept_over_a_restart_and_pruned_in_the_end() -> None:
         assert sum(map(len, store._positions.values())) == len(store._journal.bounds()) <= 10 + 2 * 4
 
 
+async def test_a_store_that_is_opened_again_sends_each_event_once() -> None:
+    """Its index is that of the journal, and not that of the time before besides."""
+    async with store_on(MemoryStorage()) as store:
+        member = Member(store)
+        ids = [await member.store("1", str(number)) for number in range(3)]
+    async with store.opened():
+        await asyncio.gather(*(member.store("1", str(number)) for number in range(3, 6)))
+        await member.store("1", "answer")
+        assert await member.replay(ids[0]) == ["1", "2", "3", "4", "5", "answer"]
+
+
 @pytest.mark.parametrize("after", [1, 3])
 async def test_a_client_that_is_slower_than_the_pruning_is_told(after: int) -> None:
     """Events go while others are sent, or between two looks: an error comes in place of the first that is gone."""
