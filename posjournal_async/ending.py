@@ -13,7 +13,7 @@ from posjournal_async.commit import Refusal
 from posjournal_async.errors import JournalFailed, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from posjournal_async.commit import Writer
     from posjournal_async.parts import Parts
@@ -55,10 +55,7 @@ class Ending:
         if self.is_released:
             return  # by a call before this one, whose caller was interrupted
         if self._writer.failure is None:
-            try:
-                await self._writer.commit_all()
-            finally:
-                await self._release()
+            await self._release_after(self._writer.commit_all)
             return
         failed = JournalFailed(self._partition, self._writer.failure)
         try:
@@ -69,22 +66,34 @@ class Ending:
 
     async def destroy(self) -> None:
         """Put the end on record, then remove data, offsets and checkpoint in that order, and release everything."""
-        try:
-            self._writer.check_sound()
-            slot = self._checkpoint.slot
-            await self._checkpoint.write(replace(slot, sequence=slot.sequence + 1, durable=0, boundary=0, reset=0))
-            await self._close_blobs()
-            await self._data.sections.remove_all()
-            await self._offsets.remove_all()
-            await self._storage.remove(f"{self._partition}_checkpoint", None)
-        finally:
-            await self._release()
+        await self._release_after(self._remove_all)
+
+    async def _remove_all(self) -> None:
+        self._writer.check_sound()
+        slot = self._checkpoint.slot
+        await self._checkpoint.write(replace(slot, sequence=slot.sequence + 1, durable=0, boundary=0, reset=0))
+        await self._close_blobs()
+        await self._data.sections.remove_all()
+        await self._offsets.remove_all()
+        await self._storage.remove(f"{self._partition}_checkpoint", None)
 
     async def _close_blobs(self) -> None:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._sealed.close)
             for blob in self._data.blobs():
                 stack.push_async_callback(blob.close)
+
+    async def _release_after(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Take a step, then release everything; if the step fails, that is what is told, whatever else fails."""
+        try:
+            await step()
+        except BaseException as error:
+            try:
+                await self._release()
+            except Exception as releasing_error:  # noqa: BLE001 - as above
+                error.add_note(f"releasing the journal failed too: {releasing_error}")
+            raise
+        await self._release()
 
     async def _release(self) -> None:
         """Release everything, whatever fails; the lock last, when no file is open any more.

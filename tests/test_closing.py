@@ -223,6 +223,23 @@ async def test_an_exception_inside_async_with_comes_out(context: Context) -> Non
 
 
 @pytest.mark.parametrize("ending", ["close", "destroy"])
+async def test_an_ending_that_fails_says_why_though_releasing_fails_too(storage: Storage, ending: str) -> None:
+    """The close of a file says nothing of a full disk (F1); the lock is free in any case."""
+    failing = FaultyStorage(storage, once=False, only=lambda call: call.what in {"sync", "write_durably_at", "close"})
+    journal = await Journal.init(Context(failing), config_of())
+    await journal.append(b"x")
+    await journal.sync()
+    await journal.append(b"y")
+    failing.fail_at = failing.count + 1
+    with pytest.raises(StorageError) as failed:
+        await getattr(journal, ending)()
+    assert "close" not in str(failed.value)
+    assert [note for note in failed.value.__notes__ if "close" in note]
+    assert {call.what for call in failing.failures} > {"close"}
+    await (await Journal.init(Context(storage), config_of())).close()
+
+
+@pytest.mark.parametrize("ending", ["close", "destroy"])
 async def test_the_lock_is_free_when_the_journal_has_ended(context: Context, ending: str) -> None:
     """A second open is refused while the first journal lives, in the same process too, and succeeds after it (F6)."""
     journal = await filled(context, 5)
