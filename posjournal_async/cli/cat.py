@@ -10,7 +10,6 @@ import click
 from posjournal_async.cli.codec_choice import codec_of
 from posjournal_async.cli.options import codec_option, json_option, path_argument, raw_option
 from posjournal_async.cli.printing import Printer, show
-from posjournal_async.errors import ItemOutOfRange
 from posjournal_async.inspection.view import Decoder, JournalView
 
 if TYPE_CHECKING:
@@ -60,7 +59,5 @@ async def _cat(
         view.check_explained()
         start = view.bounds.start if wanted[0] is None else wanted[0]
         stop = view.bounds.stop if wanted[1] is None else min(wanted[1], view.bounds.stop)
-        if start > view.bounds.stop:
-            raise ItemOutOfRange(start, view.bounds.stop)
         decoder = Decoder[Any](codec_of(view.codec, codec, is_raw=is_raw))
         await show(Printer(output, is_raw=is_raw), view, decoder, start, stop)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from posjournal_async.cli.exits import Code, end
 from posjournal_async.cli.gaps import Gaps
 from posjournal_async.cli.shown import json_of, shown
-from posjournal_async.errors import CodecError
+from posjournal_async.errors import CodecError, ItemOutOfRange
 from posjournal_async.inspection.entries import Unreadable
 
 if TYPE_CHECKING:
@@ -54,8 +54,11 @@ async def show(printer: Printer, view: JournalView, decoder: Decoder[Any], start
     """Print the items from `start` to `stop`, which is not included, and say which cannot be shown.
 
     Raises:
+        ItemOutOfRange: `start` is beyond the size.
         click.exceptions.Exit: Some cannot, once the others are printed.
     """
+    if start > view.bounds.stop:
+        raise ItemOutOfRange(start, view.bounds.stop)
     printer.make_room_for(max(stop - 1, 0))
     gaps = Gaps(printer.output)
     done = start

@@ -16,7 +16,6 @@ from posjournal_async.cli import exits
 from posjournal_async.cli.codec_choice import codec_of
 from posjournal_async.cli.options import codec_option, json_option, new_path_argument, raw_option
 from posjournal_async.cli.printing import Printer, show
-from posjournal_async.errors import ItemOutOfRange
 from posjournal_async.inspection.following import Absent, Corrupt, Pruned, Reset, Rewound, Shown, follow
 from posjournal_async.inspection.view import Decoder, JournalView
 
@@ -102,8 +101,6 @@ async def _tail(printer: Printer, path: JournalPath, newest: int, start: int | N
     async with view:
         view.check_explained()
         stop = view.bounds.stop
-        if start is not None and start > stop:
-            raise ItemOutOfRange(start, stop)
         if view.bounds or start is not None:
             decoder = Decoder[Any](codec_of(view.codec, codec, is_raw=printer.is_raw))
             start = max(stop - newest, view.bounds.start) if start is None else start

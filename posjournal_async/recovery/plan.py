@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is nothing to write or remove, as far as the data goes."""
+        """Whether there is nothing to write or remove; what the indexes say is not known yet."""
         removed = self.prune_data or self.drop_data or self.prune_offsets or self.drop_offsets
         is_cut = any(rewrite.end < rewrite.length for rewrite in self.rewrites)
         return not (self.finishes_reset or removed or is_cut) and self.was_durable == self.size
