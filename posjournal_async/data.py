@@ -11,8 +11,6 @@ from posjournal_async.sections import write_durably
 from posjournal_async.tail import LARGEST_SIZE, Tail
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from posjournal_async.payloads import Run
     from posjournal_async.sections import Sections
     from posjournal_async.storage.protocols import Blob
@@ -213,10 +211,6 @@ class DataJournal:
             Kind.DATA, self._journal_id, section, self.items_per_section, size, secrets.randbits(32), self._codec
         )
         return Tail(header)
-
-    async def remove(self, sections: Iterable[int]) -> None:
-        """Remove the blobs of sections in the order given, durably."""
-        await self.sections.remove(sections)
 
     def blobs(self) -> list[Blob]:
         """Return the blobs that are open for writing, those of the offsets included."""

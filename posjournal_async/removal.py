@@ -71,7 +71,7 @@ class Removal:
         data.boundary = boundary  # nobody opens a section below it from here on
         sections = range(old // ips, boundary // ips)
         await self._sealed.forget(sections)
-        await data.remove(sections)
+        await data.sections.remove(sections)
         await self._offsets.remove(sections)
         self._metrics.count("sections_pruned", len(sections), self._label)
         return True
@@ -119,15 +119,15 @@ class Removal:
         async with AsyncExitStack() as stack:  # closes all of them, also when one cannot be closed
             for blob in gone:
                 stack.push_async_callback(blob.close)
-        removed = range(section if tail is None else section + 1, last + 1)
+        removed = range(section if tail is None else section + 1, last + 1)[::-1]
         # The section that was cut too: a reader may have opened it once more while the checkpoint was stored.
         await self._sealed.forget(range(section, last + 1))
-        await data.remove(reversed(removed))
+        await data.sections.remove_from_end(removed)
         if tail is not None:
             assert tail.blob is not None
             await tail.blob.resize(tail.end)
             await tail.blob.sync()
-        await self._offsets.remove(reversed(removed))
+        await self._offsets.remove(removed)
         if tail is not None:
             await self._cut_index(tail)
         self._metrics.count("items_rewound", old - size, self._label)

@@ -79,6 +79,15 @@ class Sections:
             for name in names:
                 await self._storage.remove(self.partition, name)
 
+    async def remove_from_end(self, sections: Sequence[int]) -> None:
+        """Remove the blobs of the last sections, newest first, durably: the oldest when the others are gone.
+
+        One removal of several may be lost in a crash, and another not. Apart from the others, the first blob of a
+        journal is there as long as one behind it is: data that begins later was not left by a crash.
+        """
+        await self.remove(sections[:-1])
+        await self.remove(sections[-1:])
+
     async def remove_all(self) -> None:
         """Remove the partition, durably."""
         await self._storage.remove(self.partition, None)

@@ -106,6 +106,13 @@ async def _plan(output: Output, path: JournalPath, *, cut_at: int | None, with_i
                 f"an item before {cut_at:,} does not check out: end the journal at {error.position:,} or before"
             )
             raise
+        if error.what == "first section":
+            output.note(
+                "no crash explains what is there, so opening refuses it: data blobs are missing, or the checkpoint is\n"
+                f"an older copy. With {path}_checkpoint moved away, the journal begins where its data does;\n"
+                f"with posjournal repair {path} --cut-at {error.position} it is empty"
+            )
+            raise
         if error.what == "offsets" and not with_indexes:
             output.note(
                 "no crash explains what is there, so opening refuses it; but it is an index:\n"
@@ -214,13 +221,13 @@ def _losses_of(cut: Cut) -> Iterator[str]:
     if cut.lost_above:
         above = shown_range(range(cut.slot.durable, cut.size))
         yield f"lose     {above}, above the durable size of the checkpoint: sync_data may have made them durable"
-    if not cut.lost and not cut.lost_above:
+    if not cut.lost and not cut.lost_above and not cut.behind:
         yield "lose     no item"
 
 
 def _last_steps_of(repair: Repair, plan: Plan, slot: Slot) -> Iterator[str]:
-    if plan.items_dropped:
-        yield f"drop     {shown_count(plan.items_dropped, 'item')} behind a gap, above the durable size"
+    if repair.items_dropped:
+        yield f"drop     {shown_count(repair.items_dropped, 'item')} behind a gap, above the durable size"
     if plan.size != slot.durable or not slot.sequence or repair.damaged_slots or plan.finishes_reset:
         was = f", was {slot.durable:,}" if slot.sequence else ", was lost"
         yield f"write    the checkpoint: durable size {plan.size:,}{was}"

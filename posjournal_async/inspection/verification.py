@@ -148,8 +148,8 @@ class Verification:
         is_over = False  # what is behind a gap above the durable size is not looked into: opening removes it
         doubtful = await self._first_doubtful(slot, kept)
         orphans = deque(sorted({*indexed}.difference(kept)))
-        if kept and indexed and indexed[0] > slot.boundary // ips:
-            await self._tell_first(slot, kept[0], indexed[0])
+        if kept and indexed and indexed[0] > kept[0] == slot.boundary // ips:
+            await self._tell_first_index(slot, indexed[0])
         for section in kept:
             if self._watch.is_other:
                 self.is_cut_short = True
@@ -158,9 +158,9 @@ class Verification:
                 await self._tell_orphan(orphans.popleft(), ips)
             first = max(section * ips, slot.boundary)
             if first > size and not is_over:
-                is_over = size >= slot.durable
+                is_over = size >= slot.durable and section != kept[0]  # the first one is never missing alone
                 if not is_over:
-                    await self._tell_missing(slot, size, min(first, slot.durable))
+                    await self._tell_missing(slot, size, min(first, slot.durable) if size < slot.durable else first)
             if is_over:
                 await self._tell_behind_gap(section, first, is_indexed=section in indexed)
                 continue
@@ -245,12 +245,11 @@ class Verification:
             can_be_vouched=True,
         )
 
-    async def _tell_first(self, slot: Slot, data: int, index: int) -> None:
-        """Tell that the first index, or the first section with it, is another than the checkpoint says."""
+    async def _tell_first_index(self, slot: Slot, found: int) -> None:
         first = slot.boundary // slot.items_per_section
-        what, part, section = ("first section", "data", data) if data > first else ("first index", "offsets", index)
-        expected, found = f"section {first}", f"section {section}"
-        await self._tell(Severity.CORRUPT, what, expected, found, part, first, None, slot.boundary)
+        expected = f"section {first}, as in the data"
+        what, at = f"section {found}", slot.boundary
+        await self._tell(Severity.CORRUPT, "first index", expected, what, "offsets", first, None, at)
 
     async def _tell_behind_gap(self, section: int, first: int, *, is_indexed: bool) -> None:
         await self._tell(Severity.TORN, "data blob behind a gap", "none", "one", "data", section, None, first)

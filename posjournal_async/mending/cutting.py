@@ -34,6 +34,7 @@ class Cut:
         slot: The checkpoint as it is; what the data says instead, with sequence number 0, where it is lost.
         place: Which of the two slots that is.
         size: Position after the last item that can be read without a gap: the durable size, or above it.
+        behind: Items that can be read but lie behind a gap above that, where opening would drop them.
         gone: Sections whose blobs go as a whole, newest first.
         section: The section that is cut, or None.
         end: Byte at which its data blob is cut.
@@ -44,6 +45,7 @@ class Cut:
     slot: Slot
     place: int
     size: int
+    behind: int
     gone: tuple[int, ...]
     section: int | None = None
     end: int = 0
@@ -66,7 +68,7 @@ class Cut:
 
 
 async def cut_of(  # noqa: PLR0913 - what is known of the journal
-    storage: Storage, partition: str, slot: Slot, place: int, position: int, *, size: int
+    storage: Storage, partition: str, slot: Slot, place: int, position: int, *, size: int, behind: int
 ) -> Cut:
     """Say what goes when a journal is to end before a position.
 
@@ -87,7 +89,7 @@ async def cut_of(  # noqa: PLR0913 - what is known of the journal
     there = {*await sections.scan(), *await Sections(storage, f"{partition}_offsets").scan()}
     gone = tuple(sorted((other for other in there if other >= section + stays), reverse=True))
     if not stays:
-        return Cut(position, slot, place, size, gone)
+        return Cut(position, slot, place, size, behind, gone)
     async with opened_if_there(storage, sections.partition, section) as found:
         if found is None:
             raise Corruption("data blob", "one", "none", sections.partition, section, None, first)
@@ -100,7 +102,7 @@ async def cut_of(  # noqa: PLR0913 - what is known of the journal
         at = first + len(scan.starts)
         raise Corruption("record", "one that checks out", "other bytes", sections.partition, section, scan.end, at)
     end = [*scan.starts, scan.end][position - first]
-    return Cut(position, slot, place, size, gone, section, end, length)
+    return Cut(position, slot, place, size, behind, gone, section, end, length)
 
 
 async def cut_away(storage: Storage, partition: str, cut: Cut) -> None:
@@ -116,7 +118,7 @@ async def cut_away(storage: Storage, partition: str, cut: Cut) -> None:
     finally:
         await blob.close()
     data = Sections(storage, f"{partition}_data")
-    await data.remove(cut.gone)
+    await data.remove_from_end(cut.gone)
     if cut.section is not None:
         async with data.opened(cut.section) as (blob, _):
             await blob.resize(cut.end)

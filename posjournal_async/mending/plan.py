@@ -95,6 +95,12 @@ class Repair:
         return bool(self.changes or self.created)
 
     @property
+    def items_dropped(self) -> int:
+        """Items that can be read but lie behind a gap, above the durable size."""
+        by_cut = 0 if self.cut is None else self.cut.behind
+        return by_cut + (0 if self.plan is None else self.plan.items_dropped)
+
+    @property
     def bytes_cut(self) -> int:
         """Bytes cut off data blobs."""
         return sum(change.length for change in self.changes if change.why == "cut")
@@ -113,7 +119,7 @@ class Repair:
             "positions_lost": 0 if self.cut is None else self.cut.lost,
             "positions_lost_above": 0 if self.cut is None else self.cut.lost_above,
             "size": self.reset if plan is None else plan.size,
-            "items_dropped": 0 if plan is None else plan.items_dropped,
+            "items_dropped": self.items_dropped,
             "bytes_cut": self.bytes_cut,
             "changes": [
                 {
@@ -164,7 +170,9 @@ async def planned(
         return Repair(None, slots.damaged)
     if cut_at is not None:
         size = readable_size(facts.slot, facts.sections)
-        cut = await cut_of(storage, partition, facts.slot, slots.place, cut_at, size=size)
+        ips = facts.slot.items_per_section
+        behind = sum(found.count or 0 for section, found in facts.sections.items() if section * ips > size)
+        cut = await cut_of(storage, partition, facts.slot, slots.place, cut_at, size=size, behind=behind)
         rest = await planned(AsCut(storage, partition, cut), partition, with_indexes=with_indexes, advance=advance)
         return await _with_cut(storage, partition, cut, rest)
     expectation = Expectation(partition, facts.slot.items_per_section, facts.slot.codec, lambda _: True)

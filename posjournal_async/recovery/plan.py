@@ -115,10 +115,7 @@ def decide(facts: Facts, expectation: Expectation) -> Plan:
     size, length, rewrites = _longest_prefix(facts, kept, expectation)
     prefix, dropped = kept[:length], kept[length:]
     indexed = [section for section in facts.offsets if section >= first]
-    if kept and indexed and indexed[0] > first:
-        # An index goes after its data. Where the data is gone too, a prune took it that this checkpoint is older than.
-        part, found = ("data", kept[0]) if kept[0] > first else ("offsets", indexed[0])
-        raise Corruption(part, f"section {first} first", f"section {found}", f"{expectation.partition}_{part}")
+    _check_first(slot, kept, indexed, expectation.partition)
     doubtful = [section for section in prefix if (seen := facts.sections.get(section)) is not None and seen.end]
     unindexed = unindexed_of(prefix, indexed)
     return Plan(
@@ -152,6 +149,20 @@ def check_configuration(slot: Slot, expectation: Expectation) -> None:
         )
     if not expectation.reads(slot.codec):
         raise InvalidConfiguration("codec", slot.codec, expectation.codec, partition)
+
+
+def _check_first(slot: Slot, kept: Sequence[int], indexed: Sequence[int], partition: str) -> None:
+    """Refuse a first section without its data, or without its index where others have one.
+
+    The first data blob is made before all others and goes after them, and an index goes after its data. Where that of
+    the data is missing alone it was lost, or a prune took it and the checkpoint is a copy of before.
+    """
+    first = slot.boundary // slot.items_per_section
+    if kept and kept[0] > first:
+        expected, found = f"section {first}", f"section {kept[0]}"
+        raise Corruption("first section", expected, found, f"{partition}_data", first, None, slot.boundary)
+    if kept and indexed and indexed[0] > first:
+        raise Corruption("offsets", f"section {first} first", f"section {indexed[0]}", f"{partition}_offsets")
 
 
 def _notes_of(facts: Facts) -> tuple[str, ...]:

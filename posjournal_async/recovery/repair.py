@@ -66,7 +66,7 @@ async def repair(
     if plan.finishes_reset:  # a crash came before `finish_reset` had written it there
         await checkpoint.repeat()
     await data.remove(plan.prune_data)
-    await data.remove(plan.drop_data)
+    await data.remove_from_end(plan.drop_data)
     for rewrite in plan.rewrites:
         await _write_again(data, rewrite)
     await offsets.remove(plan.prune_offsets)

@@ -50,8 +50,9 @@ class OrderingMonitor(WrappedStorage):
     * No data blob is made before the section before it is sealed, and no record is written before the header of its
       blob is durable.
     * No data blob is removed before a durable checkpoint gives it up: below the boundary oldest first, above the
-      durable size newest first; and no offsets blob below the boundary before the data blob. What a durable checkpoint
-      vouches for is not cut, and no other bytes are written there.
+      durable size newest first, and that of the first section when the others are gone; and no offsets blob below the
+      boundary before the data blob. What a durable checkpoint vouches for is not cut, and no other bytes are written
+      there.
     * A reset ends when data and offsets are gone, and the checkpoint goes after them.
     * Nothing is written to a blob behind a truncation that is not synced.
     * Nothing is called on a closed blob.
@@ -283,7 +284,9 @@ class OrderingMonitor(WrappedStorage):
             return
         is_pruned = (section + 1) * slot.items_per_section <= slot.boundary
         is_beyond = max(section * slot.items_per_section, slot.boundary) >= slot.durable
-        left = known.sections - set(itertools.takewhile(section.__ne__, _sections_of(call)))
+        is_first = section == slot.boundary // slot.items_per_section  # beside others, it may be gone and they not
+        before = () if is_first else itertools.takewhile(section.__ne__, _sections_of(call))
+        left = known.sections.difference(before)
         if not is_pruned and not is_beyond:
             self.object(call, f"a durable checkpoint still vouches for section {section}")
         if is_pruned and section > min(left, default=section):

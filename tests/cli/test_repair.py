@@ -155,6 +155,28 @@ def test_a_lost_first_index_is_made_anew_rather_than_cut_away(tmp_path: Path, op
     assert items_of(tmp_path) == [(position, position) for position in range(25)]
 
 
+@pytest.mark.parametrize("what", ["an older checkpoint", "a lost blob"])
+def test_data_that_begins_later_than_the_checkpoint_says_has_two_ways_out(tmp_path: Path, what: str) -> None:
+    """Both are told: to go by the data, which keeps all items, or to begin with none."""
+    packed = [bytes([number]) for number in range(25)]  # as msgpack has them
+    write_journal(tmp_path, "orders", items=packed, items_per_section=10, durable=0, codec="msgpack")
+    (tmp_path / "orders_data" / f"{0:016x}").unlink()
+    if what == "an older checkpoint":  # of before a prune
+        (tmp_path / "orders_offsets" / f"{0:016x}").unlink()
+    path = str(tmp_path / "orders")
+    result = posjournal_run("repair", path, "--yes")
+    assert result.exit_code == 1
+    assert f"With {path}_checkpoint moved away" in result.stderr
+    assert f"posjournal repair {path} --cut-at 0 " in result.stderr
+    cut = posjournal_run("repair", path, "--dry-run", "--cut-at", "0").stdout
+    assert "drop     15 items behind a gap" in cut
+    assert "lose     no item" not in cut
+    (tmp_path / "orders_checkpoint").rename(tmp_path / "away")
+    assert posjournal_run("repair", path, "--yes").exit_code == 0
+    assert posjournal_run("verify", path).exit_code == 0
+    assert items_of(tmp_path) == [(number, number) for number in range(10, 25)]
+
+
 def test_damage_in_the_records_too_is_not_said_to_be_mended_by_making_indexes(tmp_path: Path) -> None:
     """Once that was tried, and the first index cannot be made, the other ways out are told."""
     made_journal(tmp_path, list(range(25)))

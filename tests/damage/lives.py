@@ -109,7 +109,7 @@ class Life(Run):
         await blob.close()
         slot = slots.current
         assert slot is not None
-        cut = await cut_of(self.storage, "j", slot, slots.place, slot.durable, size=slot.durable)
+        cut = await cut_of(self.storage, "j", slot, slots.place, slot.durable, size=slot.durable, behind=0)
         await cut_away(self.storage, "j", cut)
 
     @override

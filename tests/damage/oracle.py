@@ -8,8 +8,7 @@ report. What cannot be told from a crash, or from the journal as it once was, is
   lost, the journal begins with the first section that is left, and ends with the last: that of a prune of all items
   need not be the last one that there was.
 * An older copy of the checkpoint: it says what it said then, the durable size and the boundary included. No item goes
-  by that, unless it has a reset on record, or the first section that it has was left with an index and no data by a
-  prune: a rewind to the boundary may leave that too, and what is behind was discarded then.
+  by that, unless it has a reset on record.
 * An older copy of a data blob that was cut since then, by a rewind or by recovery: it holds what it held then.
 """
 
@@ -217,8 +216,7 @@ class Bench:
     def _judge_older(self, damage: Damage, tree: Tree, shown: Shown) -> Came:
         self._check_unreadable(damage, shown)
         slots = slots_in(tree)
-        is_told = slots and slots[0].reset is None and not _is_as_rewound(tree, slots[0].boundary)
-        if damage.keys == (CHECKPOINT,) and is_told:
+        if damage.keys == (CHECKPOINT,) and slots and slots[0].reset is None:
             assert shown.items.keys() >= self.sound.items.keys(), "an older checkpoint is found, or costs no item"
         if self._is_prefix(shown) or any(
             _fits(shown, outcome) for outcome in self.state.outcomes if not outcome.if_lost
@@ -323,16 +321,6 @@ def check_untouched(before: Tree, after: Tree) -> None:
         ends = [start + len(record) for start, record in records_in(key, content).items()]
         end = ends[count - 1] if count <= len(ends) else len(content)
         assert after.get(key, b"")[:end] == content[:end], f"{key} was changed below the durable size (F4)"
-
-
-def _is_as_rewound(tree: Tree, boundary: int) -> bool:
-    """Whether the first section has an index and no data.
-
-    A rewind to the boundary removes all data, then the indexes. Of removals that were not synced any may be lost, so
-    that of the first section may have happened and those of others not.
-    """
-    name = f"{boundary // ITEMS_PER_SECTION:016x}"
-    return ("j_offsets", name) in tree and ("j_data", name) not in tree
 
 
 def _fits(shown: Shown, outcome: Outcome) -> bool:

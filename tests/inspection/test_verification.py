@@ -294,6 +294,22 @@ async def test_blobs_that_are_missing_are_one_finding(tmp_path: Path) -> None:
     assert [finding.found for finding in corrupt(found)] == ["none, up to section 3", "none"]
 
 
+@pytest.mark.parametrize("durable", [0, 10, 25])
+@pytest.mark.parametrize("is_indexed", [False, True])
+async def test_a_first_section_that_is_missing_is_damage_whatever_is_durable(
+    tmp_path: Path, durable: int, *, is_indexed: bool
+) -> None:
+    """No crash leaves the others without it, and opening refuses them: none is said to go."""
+    tree = laid_out(tmp_path, 30, items_per_section=10, durable=durable)
+    del tree[data_of(0)]
+    if not is_indexed:
+        del tree[index_of(0)]
+    found, _ = await findings_in(tree)
+    assert lost(found) == list(range(10))
+    assert [(finding.what, finding.found) for finding in corrupt(found)] == [("data blob", "none")]
+    assert not [finding for finding in found if finding.severity is Severity.TORN]
+
+
 async def test_a_name_that_is_no_section_is_found(tmp_path: Path) -> None:
     """Opening refuses it."""
     tree = laid_out(tmp_path, 4)

@@ -320,6 +320,12 @@ async def _rewind_the_oldest_first(hand: Hand) -> None:
     await hand.remove("data", 1, 2)
 
 
+async def _rewind_the_first_section_beside_others(hand: Hand) -> None:
+    await hand.fill(3)
+    await hand.store(durable=0)
+    await hand.remove("data", 2, 1, 0)
+
+
 async def _prune_the_offsets_before_the_data(hand: Hand) -> None:
     await hand.fill(2)
     await hand.store(boundary=3)
@@ -546,6 +552,7 @@ WRONG: dict[Callable[[Hand], Awaitable[None]], str] = {
     _prune_the_newest_first: "section 1 goes before an older one",
     _prune_the_newest_first_in_two_calls: "section 1 goes before an older one",
     _rewind_the_oldest_first: "section 1 goes before a newer one",
+    _rewind_the_first_section_beside_others: "section 0 goes before a newer one",
     _prune_the_offsets_before_the_data: "the data of section 0 is still there",
     _prune_the_offsets_while_the_data_goes: "the data of section 0 is still there",
     _remove_all_without_a_reset: "no durable checkpoint says that there is a reset",

@@ -258,23 +258,27 @@ async def test_a_journal_is_cut_where_the_user_says(tmp_path: Path) -> None:
 
 
 async def test_a_cut_counts_what_sync_data_may_have_made_durable(tmp_path: Path) -> None:
-    """The items above the durable size that recovery would find, or would if there were no damage before them."""
+    """The items above the durable size that recovery would find, or would if there were no damage before them.
+
+    Those behind a gap too, which it would drop.
+    """
     damaged = path_of(tmp_path, "j", "data", 0)
     foreign = path_of(tmp_path, "j", "data", 3)
     missing = path_of(tmp_path, "j", "data", 2)
     write_journal(tmp_path, "j", items=[b"item"] * 11, items_per_section=3, durable=4)
     storage = ReadOnlyFileStorage(tmp_path)
-    for spoil, above in (
-        (lambda: None, 7),
-        (lambda: damaged.write_bytes(damaged.read_bytes()[:-1] + b"?"), 7),
-        (lambda: foreign.write_bytes(path_of(tmp_path, "j", "data", 1).read_bytes()), 5),
-        (missing.unlink, 2),
+    for spoil, above, behind in (
+        (lambda: None, 7, 0),
+        (lambda: damaged.write_bytes(damaged.read_bytes()[:-1] + b"?"), 7, 0),
+        (lambda: foreign.write_bytes(path_of(tmp_path, "j", "data", 1).read_bytes()), 5, 0),
+        (missing.unlink, 2, 3),
     ):
         spoil()
         for position in (0, 1, 4):
             repair = await planned(storage, "j", cut_at=position)
             fields = repair.fields()
             assert (fields["positions_lost"], fields["positions_lost_above"]) == (4 - position, above)
+            assert fields["items_dropped"] == behind
 
 
 async def test_a_cut_gets_rid_of_what_opening_refuses(tmp_path: Path) -> None:
@@ -352,7 +356,7 @@ async def test_a_cut_never_has_both_slots_of_the_checkpoint_at_stake() -> None:
     blob, _ = await storage.open("j_checkpoint", bytes(8))
     await blob.write_at(start, slots[start:stop])
     await blob.close()
-    cut = await cut_of(storage, "j", slot, place, 2, size=slot.durable)
+    cut = await cut_of(storage, "j", slot, place, 2, size=slot.durable, behind=0)
     photos: list[CrashStorage] = []
     storage.on_call = lambda: photos.append(storage.photo())
     await cut_away(storage, "j", cut)

@@ -117,10 +117,10 @@ def test_sections_behind_a_missing_one_are_dropped() -> None:
 
 
 def test_what_a_rewind_to_the_boundary_left_is_dropped() -> None:
-    """One flush of the directory removes the blobs: any of them may be left, and all of the index is."""
-    facts = Facts(slot_of(0), 0, (1, 2), (0, 1, 2), {1: scanned(1, 10), 2: scanned(2, 5)})
+    """The first blob is there as long as another one is; and all of the index."""
+    facts = Facts(slot_of(0), 0, (0, 2), (0, 1, 2), {0: INTERRUPTED, 2: scanned(2, 5)})
     plan = decide(facts, EXPECTED)
-    assert (plan.size, plan.drop_data, plan.drop_offsets) == (0, (2, 1), (2, 1, 0))
+    assert (plan.size, plan.drop_data, plan.drop_offsets) == (0, (2, 0), (2, 1, 0))
 
 
 def test_interrupted_creations_at_the_end_are_dropped() -> None:
@@ -190,6 +190,7 @@ CORRUPT = {
     "an empty section with a durable item": Facts(slot_of(1), 0, (0,), (0,), {0: INTERRUPTED}),
     "a bad header": Facts(slot_of(0), 0, (0,), (), {0: SectionFacts(BadHeader(HeaderFault.DAMAGED), 90)}),
     "more records than fit": Facts(slot_of(10), 0, (0,), (0,), {0: scanned(0, 10, junk=20, extra=True)}),
+    "the first data lost": Facts(slot_of(0), 0, (1, 2), (0, 1, 2), {1: scanned(1, 10), 2: scanned(2, 5)}),
     "data pruned further": Facts(slot_of(0), 0, (1, 2), (1, 2), {1: scanned(1, 10), 2: scanned(2, 5)}),
     "an index pruned further": Facts(slot_of(15), 0, (0, 1), (1,), {0: counted(0, 10), 1: scanned(1, 5)}),
     "another journal": Facts(

@@ -25,9 +25,10 @@ from posjournal_async.checkpoint import SlotFacts
 from posjournal_async.format.checkpoint_slot import Slot
 from posjournal_async.inspection.blobs import Blobs
 from posjournal_async.inspection.findings import Severity
-from posjournal_async.inspection.survey import survey
+from posjournal_async.inspection.survey import current_slots, survey
 from posjournal_async.inspection.verification import Verification
 from posjournal_async.mending.carrying_out import carry_out
+from posjournal_async.mending.cutting import cut_away, cut_of
 from posjournal_async.mending.plan import planned
 from posjournal_async.offsets import OffsetsJournal
 from posjournal_async.recovery.facts import observe
@@ -40,7 +41,7 @@ from tests.journals import limits_of
 from tests.recovery.journals import CONFIG, ITEMS, change, lay_out, show, tree_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from posjournal_async.inspection.findings import Finding
@@ -262,6 +263,49 @@ async def test_a_checkpoint_from_before_the_first_item_removes_none(tmp_path: Pa
         await journal.prune(10)
     change(tmp_path, "checkpoint", 0, lambda _: older)
     await assert_refused(tmp_path, Corruption)
+
+
+async def test_no_section_above_the_durable_size_is_dropped_for_want_of_the_first(tmp_path: Path) -> None:
+    """F4: a rewind removes the first one apart from the others. One that is lost alone is not what it has left."""
+    lay_out(tmp_path, 25, durable=0)
+    change(tmp_path, "data", 0, lambda _: None)
+    await assert_refused(tmp_path, Corruption)
+
+
+async def _rewind_all(storage: CrashStorage) -> None:
+    async with await Journal.init(Context(storage), CONFIG) as journal:
+        await journal.rewind(0)
+
+
+async def _open(storage: CrashStorage) -> None:
+    await (await Journal.init(Context(storage), CONFIG)).close()
+
+
+async def _cut_all(storage: CrashStorage) -> None:
+    slots = await current_slots(storage, "orders")
+    assert slots.current is not None
+    cut = await cut_of(storage, "orders", slots.current, slots.place, 0, size=35, behind=0)
+    await cut_away(storage, "orders", cut)
+
+
+@pytest.mark.parametrize("change_it", [_rewind_all, _open, _cut_all])
+async def test_no_crash_leaves_data_without_the_first_section(
+    tmp_path: Path, change_it: Callable[[CrashStorage], Awaitable[None]]
+) -> None:
+    """Of removals in one call any may be lost, and others not: the first section goes apart from the others (F4)."""
+    lay_out(tmp_path, 35, durable=0)
+    if change_it is _open:
+        change(tmp_path, "data", 0, lambda _: b"")  # an interrupted creation, which goes with what is behind it
+    storage = CrashStorage.of_files(tmp_path)
+    photos: list[CrashStorage] = []
+    storage.on_call = lambda: photos.append(storage.photo())
+    await change_it(storage)
+    storage.on_call = None
+    left = [state for photo in photos for state in photo.states()]
+    for state in left:
+        shown = await show(state)
+        assert shown.is_history(0, shown.bounds.stop)
+    assert len(left) > 20
 
 
 @pytest.mark.parametrize(("size", "durable"), [(20, None), (40, 5)], ids=["in_the_last", "above_the_durable_size"])
