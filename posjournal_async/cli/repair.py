@@ -101,30 +101,31 @@ async def _plan(output: Output, path: JournalPath, *, cut_at: int | None, with_i
         with output.progress("compare", total, "sections") as advance:
             return await planned(storage, path.partition, cut_at=cut_at, with_indexes=with_indexes, advance=advance)
     except Corruption as error:
-        if cut_at is not None and error.position is not None and error.position < cut_at:
-            output.note(
-                f"an item before {cut_at:,} does not check out: end the journal at {error.position:,} or before"
-            )
-            raise
-        if error.what == "first section":
-            output.note(
-                "no crash explains what is there, so opening refuses it: data blobs are missing, or the checkpoint is\n"
-                f"an older copy. With {path}_checkpoint moved away, the journal begins where its data does;\n"
-                f"with posjournal repair {path} --cut-at {error.position} it is empty"
-            )
-            raise
-        if error.what == "offsets" and not with_indexes:
-            output.note(
-                "no crash explains what is there, so opening refuses it; but it is an index:\n"
-                f"posjournal repair {path} --indexes makes it anew where the records check out, and loses no item"
-            )
-            raise
-        output.note(
-            "no crash explains what is there, so opening refuses it, and nothing is mended by a guess:\n"
-            f"posjournal verify {path} says what is wrong, posjournal cat {path} --json gets out what is sound,\n"
-            f"and posjournal repair {path} --cut-at POSITION ends the journal before that"
-        )
+        output.note(_ways_out(path, error, cut_at=cut_at, with_indexes=with_indexes))
         raise
+
+
+def _ways_out(path: JournalPath, error: Corruption, *, cut_at: int | None, with_indexes: bool) -> str:
+    """Say what can be done about what opening refuses."""
+    if cut_at is not None and error.position is not None and error.position < cut_at:
+        return f"an item before {cut_at:,} does not check out: end the journal at {error.position:,} or before"
+    refused = "no crash explains what is there, so opening refuses it"
+    if error.what == "first section":
+        return (
+            f"{refused}: data blobs are missing, or the checkpoint is an older copy.\n"
+            f"With {path}_checkpoint moved away, the journal begins where its data does;\n"
+            f"with posjournal repair {path} --cut-at {error.position} it is empty"
+        )
+    if error.what == "offsets" and not with_indexes:
+        return (
+            f"{refused}; but it is an index:\n"
+            f"posjournal repair {path} --indexes makes it anew where the records check out, and loses no item"
+        )
+    return (
+        f"{refused}, and nothing is mended by a guess:\n"
+        f"posjournal verify {path} says what is wrong, posjournal cat {path} --json gets out what is sound,\n"
+        f"and posjournal repair {path} --cut-at POSITION ends the journal before that"
+    )
 
 
 def _ask(output: Output, path: JournalPath, plan: Repair, where: Path) -> None:
