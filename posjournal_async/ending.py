@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from posjournal_async.commit import Refusal
 from posjournal_async.errors import JournalFailed, StorageError
+from posjournal_async.waiting import release_beside
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -58,10 +59,7 @@ class Ending:
             await self._release_after(self._writer.commit_all)
             return
         failed = JournalFailed(self._partition, self._writer.failure)
-        try:
-            await self._release()
-        except Exception as error:  # noqa: BLE001 - the first failure is the one to tell
-            failed.add_note(f"releasing the journal failed too: {error}")
+        await release_beside(failed, self._release, "releasing the journal")
         raise Refusal(failed)
 
     async def destroy(self) -> None:
@@ -88,10 +86,7 @@ class Ending:
         try:
             await step()
         except BaseException as error:
-            try:
-                await self._release()
-            except Exception as releasing_error:  # noqa: BLE001 - as above
-                error.add_note(f"releasing the journal failed too: {releasing_error}")
+            await release_beside(error, self._release, "releasing the journal")
             raise
         await self._release()
 

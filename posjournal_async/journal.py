@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from itertools import islice, pairwise
 from operator import index
@@ -27,7 +27,6 @@ from posjournal_async.errors import (
     JournalClosed,
     JournalFailed,
     SizeOverflow,
-    StorageError,
 )
 from posjournal_async.format.record import RECORD_HEAD_LENGTH
 from posjournal_async.log import logger, reason_of
@@ -51,7 +50,7 @@ from posjournal_async.sealed import SealedSections
 from posjournal_async.storage.file import FileStorage
 from posjournal_async.tail import LARGEST_SIZE
 from posjournal_async.turns import let_others_run
-from posjournal_async.waiting import retrieve, task_of
+from posjournal_async.waiting import release_beside, retrieve, task_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
@@ -261,10 +260,9 @@ class Journal(Generic[T]):
                 await journal.rewind(min(positions.stop, bounds.stop))
                 return journal
             await journal.close()
-        except BaseException:
+        except BaseException as error:
             if journal is not None:
-                with suppress(JournalFailed):  # the failure under way is the one to tell
-                    await journal.close()
+                await release_beside(error, journal.close, "closing the journal")
             raise
         return await _assembled(context, config, partial(open_at_size, size=positions.start))
 
@@ -697,12 +695,10 @@ class Journal(Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        if error is None:
             await self.close()
-        except Exception as closing_error:
-            if error is None:
-                raise
-            error.add_note(f"closing the journal failed too: {closing_error}")
+        else:
+            await release_beside(error, self.close, "closing the journal")
 
     def __del__(self) -> None:
         # An attribute that is missing: opening failed before there was anything to close.
@@ -822,10 +818,7 @@ async def _assembled(
     try:
         return Journal(context, config, await opened(stack, context, config))
     except BaseException as error:
-        try:
-            await stack.aclose()
-        except StorageError as closing_error:
-            error.add_note(f"releasing the journal failed too: {closing_error}")
+        await release_beside(error, stack.aclose, "releasing the journal")
         raise
 
 
@@ -848,9 +841,9 @@ async def _measured(context: Context, call: str, opening: Callable[[], Coroutine
         with span_of(context, call):
             journal = await opening()
         return journal  # noqa: RET504, TRY300 - inside of the try: there is no line at which it gets lost
-    except BaseException:
+    except BaseException as error:
         if journal is not None:
-            await journal.close()
+            await release_beside(error, journal.close, "closing the journal")
         raise
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from posjournal_async.errors import Corruption, StorageError
+from posjournal_async.errors import Corruption
 from posjournal_async.format.header import HEADER_LENGTH, parse_header
 from posjournal_async.storage.protocols import removes_many
+from posjournal_async.waiting import release_beside
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Container, Iterable, Sequence
@@ -53,10 +54,9 @@ class Sections:
     async def opened(self, section: int) -> AsyncGenerator[tuple[Blob, int]]:
         """Give the blob of a section, which exists, with its length in bytes; it is closed behind the block."""
         blob, length = await self.open(section)
-        try:
+        async with closed_on_error(blob):
             yield blob, length
-        finally:
-            await blob.close()
+        await blob.close()
 
     async def create(self, header: Header) -> Blob:
         """Make the blob of a section. Its name, then its header are durable on return, before anything is in it.
@@ -100,10 +100,7 @@ async def closed_on_error(*blobs: Blob) -> AsyncGenerator[None]:
         yield
     except BaseException as error:
         for blob in blobs:
-            try:
-                await blob.close()
-            except StorageError as closing_error:
-                error.add_note(f"closing a blob failed too: {closing_error}")
+            await release_beside(error, blob.close, "closing a blob")
         raise
 
 

@@ -13,7 +13,18 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-__all__ = ["Waiters", "both", "claimed", "finished", "refuse", "resolve", "retrieve", "task_of", "twin_of"]
+__all__ = [
+    "Waiters",
+    "both",
+    "claimed",
+    "finished",
+    "refuse",
+    "release_beside",
+    "resolve",
+    "retrieve",
+    "task_of",
+    "twin_of",
+]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -138,6 +149,15 @@ async def both(first: Callable[[], Awaitable[T]], second: Callable[[], Awaitable
     if failures:
         raise failures[0]
     return found[0], found[1]
+
+
+async def release_beside(error: BaseException, release: Callable[[], Awaitable[object]], doing: str) -> None:
+    """Release something beside an error, which is the one to tell: it gets a note if releasing fails too."""
+    try:
+        await release()
+    except Exception as failure:  # noqa: BLE001 - it is in the note
+        if failure is not error:  # closing again raises what the first close raised
+            error.add_note(f"{doing} failed too: {failure}")
 
 
 async def finished(work: asyncio.Future[T]) -> T:

@@ -239,6 +239,20 @@ async def test_an_ending_that_fails_says_why_though_releasing_fails_too(storage:
     await (await Journal.init(Context(storage), config_of())).close()
 
 
+async def test_a_close_that_failed_inside_async_with_is_told_once() -> None:
+    """Leaving closes again, which says the same: that is not something else that failed too."""
+    failing = FaultyStorage(MemoryStorage(), only=lambda call: call.what == "close")
+
+    async def work() -> None:
+        async with await Journal.init(Context(failing), config_of()) as journal:
+            failing.fail_at = failing.count + 1
+            await journal.close()
+
+    with pytest.raises(StorageError) as failed:
+        await work()
+    assert not hasattr(failed.value, "__notes__")
+
+
 @pytest.mark.parametrize("ending", ["close", "destroy"])
 async def test_the_lock_is_free_when_the_journal_has_ended(context: Context, ending: str) -> None:
     """A second open is refused while the first journal lives, in the same process too, and succeeds after it (F6)."""

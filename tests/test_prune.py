@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from posjournal_async import Context, Corruption, FileStorage, ItemPruned, Journal
+from posjournal_async import Context, Corruption, FileStorage, ItemPruned, Journal, MemoryStorage
+from posjournal_async.testing import FaultyStorage
 from tests.journals import (
     config_of,
     contents_of,
@@ -220,6 +221,18 @@ async def test_a_prune_does_not_make_a_damaged_section_the_first(tmp_path: Path,
     async with await Journal.init(Context(FileStorage(tmp_path)), config_of()) as journal:
         assert limits_of(journal.bounds()) == (30, 46)
         assert await contents_of(journal) == items_in(range(30, 46))
+
+
+async def test_a_prune_that_meets_damage_says_so_though_a_close_fails_too() -> None:
+    """It is refused as damage, and the journal goes on: nothing was changed (F4)."""
+    storage = FaultyStorage(MemoryStorage(), only=lambda call: call.what == "close")
+    async with await filled(Context(storage), 45) as journal:
+        await damage(storage, 2, 20)
+        storage.fail_at = storage.count + 1
+        with pytest.raises(Corruption) as refused:
+            await journal.prune(25)
+        assert [note for note in refused.value.__notes__ if "close" in note]
+        assert await journal.prune(30)
 
 
 async def test_a_prune_reads_the_header_of_a_section_that_is_open_once_more(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from posjournal_async import (
     Context,
+    Corruption,
     InvalidConfiguration,
     ItemOutOfRange,
     ItemPruned,
@@ -16,7 +17,7 @@ from posjournal_async import (
     StorageError,
 )
 from posjournal_async.testing import FaultyStorage
-from tests.journals import config_of, contents_of, filled, item_at, items_in, limits_of, reopened, streamed
+from tests.journals import config_of, contents_of, damage, filled, item_at, items_in, limits_of, reopened, streamed
 
 LARGEST = 2**64 - 1
 
@@ -263,3 +264,15 @@ async def test_a_failure_inside_init_sync_is_the_one_that_is_told(what: str) -> 
     assert faulty.failures
     async with await Journal.init_sync(Context(storage), config_of(5), range(7, 12)) as journal:
         assert await contents_of(journal) == items_in(range(5, 12))
+
+
+async def test_damage_that_init_sync_meets_is_told_though_a_close_fails_too() -> None:
+    """Who is told of the close only would try again for ever; the lock is free in any case (F4)."""
+    storage = MemoryStorage()
+    await (await filled(Context(storage), 18, config_of(5))).close()
+    await damage(storage, 1, 20)
+    faulty = FaultyStorage(storage, 1, only=lambda call: (call.what, call.partition) == ("close", "orders_checkpoint"))
+    with pytest.raises(Corruption) as refused:
+        await Journal.init_sync(Context(faulty), config_of(5), range(7, 12))
+    assert [note for note in refused.value.__notes__ if "close" in note]
+    await (await Journal.init(Context(storage), config_of(5))).close()
