@@ -105,7 +105,6 @@ class Journal(Generic[T]):
 
     def __init__(self, context: Context, config: Config[T], opened: Opened) -> None:
         """Assemble a journal from its open parts; services call `init`."""
-        context = guarded(context, config.partition)
         sink = sink_of(context)
         self._context = context
         self._config = config
@@ -190,8 +189,7 @@ class Journal(Generic[T]):
             JournalLocked: Somebody has it open.
             StorageError: The storage failed.
         """
-        context = guarded(context, config.partition)
-        return await _opened(context, "init", partial(_assembled, context, config, open_existing))
+        return await _opened(context, config, "init", partial(_assembled, open_parts=open_existing))
 
     @classmethod
     async def init_at_size(cls, context: Context, config: Config[U], size: int) -> Journal[U]:
@@ -212,10 +210,8 @@ class Journal(Generic[T]):
         """
         if _count(size, "size") >= LARGEST_SIZE:
             raise SizeOverflow(size)
-        context = guarded(context, config.partition)
-        return await _opened(
-            context, "init_at_size", partial(_assembled, context, config, partial(open_at_size, size=size))
-        )
+        open_parts = partial(open_at_size, size=size)
+        return await _opened(context, config, "init_at_size", partial(_assembled, open_parts=open_parts))
 
     @classmethod
     async def init_sync(cls, context: Context, config: Config[U], positions: range) -> Journal[U]:
@@ -246,25 +242,7 @@ class Journal(Generic[T]):
             raise ValueError(f"positions: expected a range of at least one position with step 1, found {positions}")
         if positions.start >= LARGEST_SIZE:
             raise SizeOverflow(positions.start)
-        context = guarded(context, config.partition)
-        return await _opened(context, "init_sync", partial(cls._init_sync, context, config, positions))
-
-    @classmethod
-    async def _init_sync(cls, context: Context, config: Config[U], positions: range) -> Journal[U]:
-        journal = None
-        try:
-            journal = await _assembled(context, config, open_existing)
-            bounds = journal.bounds()
-            if bounds.start <= positions.start < bounds.stop:
-                await journal.prune(positions.start)
-                await journal.rewind(min(positions.stop, bounds.stop))
-                return journal
-            await journal.close()
-        except BaseException as error:
-            if journal is not None:
-                await release_beside(error, journal.close, "closing the journal")
-            raise
-        return await _assembled(context, config, partial(open_at_size, size=positions.start))
+        return await _opened(context, config, "init_sync", partial(_brought_to, positions=positions))
 
     @overload
     @classmethod
@@ -811,22 +789,46 @@ def _count(value: int, what: str) -> int:
 
 
 async def _assembled(
-    context: Context, config: Config[T], opened: Callable[[AsyncExitStack, Context, Config[T]], Awaitable[Opened]]
+    context: Context, config: Config[T], open_parts: Callable[[AsyncExitStack, Context, Config[T]], Awaitable[Opened]]
 ) -> Journal[T]:
     """Return a journal, or release everything again."""
     stack = AsyncExitStack()
     try:
-        return Journal(context, config, await opened(stack, context, config))
+        return Journal(context, config, await open_parts(stack, context, config))
     except BaseException as error:
         await release_beside(error, stack.aclose, "releasing the journal")
         raise
 
 
-async def _opened(context: Context, call: str, opening: Callable[[], Coroutine[Any, Any, Journal[T]]]) -> Journal[T]:
+async def _brought_to(context: Context, config: Config[T], positions: range) -> Journal[T]:
+    """Return a journal that is prepared for a range of positions, as `init_sync` says."""
+    journal = None
+    try:
+        journal = await _assembled(context, config, open_existing)
+        bounds = journal.bounds()
+        if bounds.start <= positions.start < bounds.stop:
+            await journal.prune(positions.start)
+            await journal.rewind(min(positions.stop, bounds.stop))
+            return journal
+        await journal.close()
+    except BaseException as error:
+        if journal is not None:
+            await release_beside(error, journal.close, "closing the journal")
+        raise
+    return await _assembled(context, config, partial(open_at_size, size=positions.start))
+
+
+async def _opened(
+    context: Context,
+    config: Config[T],
+    call: str,
+    opening: Callable[[Context, Config[T]], Coroutine[Any, Any, Journal[T]]],
+) -> Journal[T]:
     """Wait for an opening in a task of its own, so that cancelling cannot leave a lock or a file behind."""
+    context = guarded(context, config.partition)
     task = None
     try:
-        task = task_of(_measured(context, call, opening))
+        task = task_of(_measured(context, call, partial(opening, context, config)))
         return await asyncio.shield(task)
     except BaseException:
         if task is not None:
