@@ -64,8 +64,7 @@ class DataJournal:
         self.boundary = boundary
         self.tail = self._new_tail(size) if tail is None else tail
         self._tails = deque([self.tail])
-        # Bytes that were appended to tails before the last one, and bytes of all tails that are in the storage; the
-        # difference, with those of the last one, is what waits.
+        # Bytes appended to all tails but the last one, and bytes of all tails that the storage has: see `waiting`.
         self._appended_before = 0
         self._landed = self.tail.end
         self._is_open = False
@@ -119,7 +118,8 @@ class DataJournal:
         """Say whether an append may go ahead without asking, and set how far it may go."""
         self._is_open = is_open
         tail = self.tail
-        if not is_open or LARGEST_SIZE - tail.size <= STRETCH:  # which has fewer items than bytes
+        # What goes ahead is at most a stretch, which has fewer items than bytes: it ends below the largest size.
+        if not is_open or LARGEST_SIZE - tail.size <= STRETCH:
             tail.limit = 0
             return
         room = self.write_buffer - self.waiting

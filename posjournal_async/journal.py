@@ -280,8 +280,8 @@ class Journal(Generic[T]):
 
         The item can be read at once, and survives a crash when a `sync_data` or `sync` that was called afterwards has
         returned. Waits only when the write buffer is full, behind a prune, a rewind or an `append_many` of more than
-        1,024 items or 1 MiB, and when the item filled its section, which is then synced before this returns. A
-        cancelled append either took its position, completely, or took none.
+        1,024 items, 1 MiB or the write buffer, and when the item filled its section, which is then synced before this
+        returns. A cancelled append either took its position, completely, or took none.
 
         Raises:
             CodecError: The codec refused the item, or there is no memory to compress it; nothing was appended.
@@ -611,7 +611,7 @@ class Journal(Generic[T]):
 
         Every call after this one raises `JournalClosed`. Calls that wait for their turn or for a sync are finished
         first. Those that take many steps may raise `JournalClosed` at the next one: a replay, a `read_many`, and an
-        `append_many` of more than 1,024 items, or 128 that are compressed, of which none is appended then. A cancelled
+        `append_many` of 1,024 items or more, or 128 that are compressed, of which none is appended then. A cancelled
         close is finished behind the scenes. Closing again waits for the same end, and says the same.
 
         Raises:

@@ -182,12 +182,13 @@ async def test_calls_under_way_are_finished_before_a_close(context: Context) -> 
         assert await contents_of(journal) == items_in(range(10, 27))
 
 
-async def test_a_call_of_many_steps_may_find_the_journal_closed(context: Context) -> None:
+@pytest.mark.parametrize("count", [1_024, 5_000])
+async def test_a_call_of_many_steps_may_find_the_journal_closed(context: Context, count: int) -> None:
     """It ends at its next step, and appended nothing; nobody waits for all of its steps."""
     journal = await Journal.init(context, config_of(65_536))
     await journal.append_many([b"x"] * 1_000)
     under_way = [
-        asyncio.create_task(journal.append_many([b"y"] * 5_000)),
+        asyncio.create_task(journal.append_many([b"y"] * count)),
         asyncio.create_task(journal.read_many(range(1_000))),
     ]
     await asyncio.sleep(0)
