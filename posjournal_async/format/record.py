@@ -129,7 +129,7 @@ class Records:
     needed: int
 
 
-def parse_records(run: bytes, salt: int, position: int, most: int, start: int = 0) -> Records:
+def parse_records(run: bytes, salt: int, position: int, most: int) -> Records:
     """Parse records one after the other until the bytes end, `most` are found, or one does not check out.
 
     Args:
@@ -137,14 +137,13 @@ def parse_records(run: bytes, salt: int, position: int, most: int, start: int = 
         salt: Salt of the blob.
         position: Position of the first record.
         most: Records to parse at most.
-        start: Where in `run` the first record begins.
     """
     payloads: list[bytes] = []
     compressed: list[int] = []
     ends: list[int] = []
     unpack = RECORD_HEAD.unpack_from
     length = len(run)
-    at = start
+    at = 0
     fault = None
     needed = 0
     for expected in range(position, position + most):

@@ -102,13 +102,13 @@ def test_the_library_parses_the_checkpoint() -> None:
 def test_the_library_parses_the_data_and_the_index() -> None:
     """The golden data blob holds its three records, and they start where the golden offsets blob says."""
     data, offsets = vector("data-blob"), vector("offsets-blob")
-    found = parse_records(data, SALT, 260, 10, start=HEADER_LENGTH)
+    found = parse_records(data[HEADER_LENGTH:], SALT, 260, 10)
     assert parse_header(data, len(data)) == DATA_HEADER
     assert found.payloads == [b"first", b"", writer.zstd_frame(b"third" * 5)]
     assert found.compressed == [2]
     assert found.fault is None
     assert parse_header(offsets, len(offsets)) == OFFSETS_HEADER
-    starts = [HEADER_LENGTH, *found.ends[:-1]]
+    starts = [HEADER_LENGTH + start for start in (0, *found.ends[:-1])]
     assert offsets[HEADER_LENGTH:] == b"".join(start.to_bytes(8, "little") for start in starts)
 
 
@@ -129,7 +129,7 @@ def test_the_bytes_of_the_document_are_read_by_the_library() -> None:
         dumps[-1] += bytes.fromhex(text)
     data, offsets, slot = dumps
     assert parse_header(data, len(data)) == Header(Kind.DATA, JOURNAL_ID, 0, 3, 0, SALT, "bytes")
-    assert parse_records(data, SALT, 0, 3, start=HEADER_LENGTH).payloads == [b"tea", b"cake"]
+    assert parse_records(data[HEADER_LENGTH:], SALT, 0, 3).payloads == [b"tea", b"cake"]
     assert parse_header(offsets, len(offsets)) == Header(Kind.OFFSETS, JOURNAL_ID, 0, 3, 0, SALT, "bytes")
     assert offsets[HEADER_LENGTH:] == (64).to_bytes(8, "little") + (75).to_bytes(8, "little")
     assert parse_slot(slot) == Slot(2, JOURNAL_ID, 3, "bytes", 2, 0)
