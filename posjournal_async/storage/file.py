@@ -21,11 +21,11 @@ from posjournal_async.storage.threads import NoThread, Threads
 from posjournal_async.waiting import claimed, finished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from typing_extensions import Buffer
 
-__all__ = ["FileBlob", "FileLock", "FileStorage", "translated"]
+__all__ = ["FileBlob", "FileLock", "FileStorage", "claimed_blob", "translated"]
 
 # Linux has preadv2 with RWF_NOWAIT; elsewhere every read goes to a thread.
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
@@ -105,13 +105,8 @@ class FileStorage:
         check_partition_name(partition)
         check_blob_name(name)
 
-        def own(opened: tuple[Handle, int]) -> tuple[FileBlob, int]:
-            handle, length = opened
-            return FileBlob(handle, partition, name, Lane(self._threads)), length
-
-        with translated(partition, name, "open"):
-            opening = _open_blob(self._root, partition, name, executor=self._threads)
-            return await claimed(opening, own, lambda opened: opened[0].close())
+        opening = _open_blob(self._root, partition, name, executor=self._threads)
+        return await claimed_blob(opening, partition, name, self._threads)
 
     async def remove(self, partition: str, name: bytes | None) -> None:
         """Remove one blob, or with None the whole partition, durably. What is missing already is fine.
@@ -297,6 +292,19 @@ class FileBlob:
             self._was_resized = False
         else:
             os.fdatasync(self._handle.fd)
+
+
+async def claimed_blob(
+    opening: Awaitable[tuple[Handle, int]], partition: str, name: bytes, threads: Threads
+) -> tuple[FileBlob, int]:
+    """Wait for the file of a blob that a thread opens; return the blob with its length in bytes."""
+
+    def own(opened: tuple[Handle, int]) -> tuple[FileBlob, int]:
+        handle, length = opened
+        return FileBlob(handle, partition, name, Lane(threads)), length
+
+    with translated(partition, name, "open"):
+        return await claimed(opening, own, lambda opened: opened[0].close())
 
 
 def _check_offset(offset: int) -> None:

@@ -23,15 +23,14 @@ from posjournal_async.storage.descriptors import (
     open_quietly,
 )
 from posjournal_async.storage.directory import blobs_in, lock_holder
-from posjournal_async.storage.file import FileBlob, translated
-from posjournal_async.storage.lane import Lane
+from posjournal_async.storage.file import claimed_blob, translated
 from posjournal_async.storage.protocols import check_blob_name, check_partition_name
 from posjournal_async.storage.threads import Threads
-from posjournal_async.waiting import claimed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from posjournal_async.storage.file import FileBlob
     from posjournal_async.storage.protocols import Lock
 
 __all__ = ["BlobFacts", "ReadOnlyFileStorage"]
@@ -92,13 +91,8 @@ class ReadOnlyFileStorage:
         check_partition_name(partition)
         check_blob_name(name)
 
-        def own(opened: tuple[Handle, int]) -> tuple[FileBlob, int]:
-            handle, length = opened
-            return FileBlob(handle, partition, name, Lane(self._threads)), length
-
-        with translated(partition, name, "open"):
-            opening = self._call(partial(_open_blob, self._root, partition, name))
-            return await claimed(opening, own, lambda opened: opened[0].close())
+        opening = self._call(partial(_open_blob, self._root, partition, name))
+        return await claimed_blob(opening, partition, name, self._threads)
 
     async def scan(self, partition: str) -> list[bytes]:
         """Return the names of the blobs of a partition in no particular order; `[]` when it is missing.
