@@ -124,13 +124,13 @@ class Reader:
                 # A wrong entry may make anything of it: nothing large is read on its word alone.
                 if stop - start <= LONG or await claimed_end(sealed.blob, start) == stop:
                     record = await sealed.blob.read_at(start, stop - start)
-                    payload = parse_record(record, sealed.header.salt, position)
+                    payload = parse_record(record, sealed.salt, position)
                     if payload is not None:
                         return payload, start
             if sealed.bounds_of(position) != bounds:
                 continue  # another reader has mended the index meanwhile
             if not await sealed.reindex():
-                return None, sealed.starts[position - sealed.header.first]
+                return None, sealed.starts[position - sealed.first]
 
     def corruption_at(self, position: int, start: int) -> Corruption:
         """Return the error for a record that is not where it was written."""

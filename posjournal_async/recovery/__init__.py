@@ -5,13 +5,14 @@ explains and how to mend that, and raises `Corruption` for what no crash explain
 carries the plan out, in an order in which a crash at any step leaves something that the next open repairs to the same
 result:
 
-1. The checkpoint that was read is made durable, if it was only in the page cache.
+1. The checkpoint that was read is made durable, if it was only in the page cache; in the other slot too, if that has
+   a reset on record that is done.
 2. A reset that was begun is finished: all blobs go, then the checkpoint says so.
-3. What an interrupted prune left below the boundary goes.
-4. Blobs behind the longest contiguous prefix go; the last section is cut behind its last record.
+3. Data that an interrupted prune left below the boundary goes.
+4. Data blobs behind the longest contiguous prefix go; the last section is cut behind its last record.
 5. Records above the durable size are written again and synced: that they can be read shows that the page cache has
    them, not that the device does.
-6. The offsets are made to say what the data says.
+6. The offsets of what went go too; the others are made to say what the data says.
 7. The checkpoint vouches for all of it, under the name of the codec that opens the journal.
 
 Step 7 may change the name of the codec: a codec may read what an older one wrote (`ReadsOlder`).
