@@ -116,6 +116,11 @@ def _ways_out(path: JournalPath, error: Corruption, *, cut_at: int | None, with_
             f"With {path}_checkpoint moved away, the journal begins where its data does;\n"
             f"with posjournal repair {path} --cut-at {error.position} it is empty"
         )
+    if error.what == "data blob below the boundary":
+        return (
+            f"{refused}: the checkpoint is an older copy, of before the journal\n"
+            f"was begun anew. With {path}_checkpoint moved away, the journal is what its data says"
+        )
     if error.what == "offsets" and not with_indexes:
         return (
             f"{refused}; but it is an index:\n"

@@ -158,7 +158,7 @@ async def _scans(
     """
     ips = slot.items_per_section
     kept = sorted(section for section in data if section >= slot.boundary // ips)
-    if not kept:
+    if not data:
         return {}
     doubtful = slot.durable // ips
     blobs = Sections(storage, f"{partition}_data")
@@ -170,9 +170,10 @@ async def _scans(
     for section in unbroken(kept, headless)[-1:]:
         if section < doubtful:
             found[section] = await _scan(blobs, section, slot.durable, advance)
-    first = data[kept[0]]
-    if kept[0] not in found and (first.head or not first.length):  # else it was not read
-        found[kept[0]] = SectionFacts(parse_header(first.head, first.length), first.length)
+    first = kept[0] if kept else max(data)
+    facts = data[first]
+    if first not in found and (facts.head or not facts.length):  # else it was not read
+        found[first] = SectionFacts(parse_header(facts.head, facts.length), facts.length)
     return found
 
 

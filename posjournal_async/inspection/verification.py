@@ -110,13 +110,13 @@ class Verification:
             await self._tell(Severity.TORN, "reset in progress", "none", found, "checkpoint", None, at)
             return
         first = slot.boundary // slot.items_per_section
-        for part, sections in (("data", data), ("offsets", offsets)):
-            for section in sections:
-                if section < first:
-                    what = f"{part} blob below the boundary"
-                    await self._tell(Severity.TORN, what, "none", "one", part, section, None)
         kept = [section for section in data if section >= first]
         indexed = [section for section in offsets if section >= first]
+        if data and not kept and await self._is_other(slot, data[-1]):
+            what, found = "data blob below the boundary", "one of another journal"
+            await self._tell(Severity.CORRUPT, what, "none", found, "data", data[-1], 0)
+        else:
+            await self._tell_below(first, data=data, offsets=offsets)
         size = await self._walk(slot, kept, indexed)
         if slot.sequence and size > slot.durable and not self._is_damaged:
             what = "durable size"
@@ -200,6 +200,11 @@ class Verification:
         async with opened_if_there(self._storage, f"{self._partition}_data", section) as found:
             return None if found is None else await read_header(*found)
 
+    async def _is_other(self, slot: Slot, section: int) -> bool:
+        """Say whether a data blob is of another journal than the checkpoint: of one after it, which was a copy."""
+        header = await self._header_of(section)
+        return isinstance(header, Header) and header.journal_id != slot.journal_id
+
     async def _stand_in(self, data: Sequence[int]) -> Slot | None:
         """Return what the checkpoint would have said at the least, also where the first headers are damaged."""
         for place, section in enumerate(data):
@@ -250,6 +255,13 @@ class Verification:
         expected = f"section {first}, as in the data"
         what, at = f"section {found}", slot.boundary
         await self._tell(Severity.CORRUPT, "first index", expected, what, "offsets", first, None, at)
+
+    async def _tell_below(self, first: int, **parts: Sequence[int]) -> None:
+        for part, sections in parts.items():
+            for section in sections:
+                if section < first:
+                    what = f"{part} blob below the boundary"
+                    await self._tell(Severity.TORN, what, "none", "one", part, section, None)
 
     async def _tell_behind_gap(self, section: int, first: int, *, is_indexed: bool) -> None:
         await self._tell(Severity.TORN, "data blob behind a gap", "none", "one", "data", section, None, first)

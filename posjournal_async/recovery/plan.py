@@ -114,6 +114,8 @@ def decide(facts: Facts, expectation: Expectation) -> Plan:
     kept = [section for section in facts.data if section >= first]
     size, length, rewrites = _longest_prefix(facts, kept, expectation)
     prefix, dropped = kept[:length], kept[length:]
+    if facts.data and not kept:
+        _check_pruned(facts, facts.data[-1], expectation.partition)
     indexed = [section for section in facts.offsets if section >= first]
     _check_first(slot, kept, indexed, expectation.partition)
     doubtful = [section for section in prefix if (seen := facts.sections.get(section)) is not None and seen.end]
@@ -163,6 +165,17 @@ def _check_first(slot: Slot, kept: Sequence[int], indexed: Sequence[int], partit
         raise Corruption("first section", expected, found, f"{partition}_data", first, None, slot.boundary)
     if kept and indexed and indexed[0] > first:
         raise Corruption("offsets", f"section {first} first", f"section {indexed[0]}", f"{partition}_offsets")
+
+
+def _check_pruned(facts: Facts, section: int, partition: str) -> None:
+    """Refuse to remove all data for what a prune has left where it is that of another journal.
+
+    A reset removes the data before its boundary counts, so the checkpoint is a copy of before a reset to less.
+    """
+    slot, seen = facts.slot, facts.sections.get(section)
+    if seen is not None and isinstance(seen.header, Header) and seen.header.journal_id != slot.journal_id:
+        what = "data blob below the boundary"
+        raise Corruption(what, "none", "one of another journal", f"{partition}_data", section, 0)
 
 
 def _notes_of(facts: Facts) -> tuple[str, ...]:

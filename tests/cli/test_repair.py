@@ -21,7 +21,7 @@ from tests.cli.transcripts import (
     started,
     tree_hash,
 )
-from tests.format.writer import write_journal
+from tests.format.writer import checkpoint_blob, checkpoint_slot, path_of, write_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,6 +175,22 @@ def test_data_that_begins_later_than_the_checkpoint_says_has_two_ways_out(tmp_pa
     assert posjournal_run("repair", path, "--yes").exit_code == 0
     assert posjournal_run("verify", path).exit_code == 0
     assert items_of(tmp_path) == [(number, number) for number in range(10, 25)]
+
+
+def test_a_checkpoint_of_before_a_reset_is_said_to_be_moved_away(tmp_path: Path) -> None:
+    """No cut helps: it goes by that checkpoint."""
+    made_journal(tmp_path, list(range(25)))
+    slot = checkpoint_slot(sequence=9, journal_id=1, items_per_section=10, codec="msgpack", durable=30, boundary=30)
+    path_of(tmp_path, "orders", "checkpoint").write_bytes(checkpoint_blob([slot]))
+    path = str(tmp_path / "orders")
+    for options in ((), ("--cut-at", "30")):
+        result = posjournal_run("repair", path, "--yes", *options)
+        assert result.exit_code == 1
+        assert f"With {path}_checkpoint moved away" in result.stderr
+        assert "--cut-at" not in result.stderr
+    (tmp_path / "orders_checkpoint").rename(tmp_path / "away")
+    assert posjournal_run("repair", path, "--yes").exit_code == 0
+    assert items_of(tmp_path) == [(number, number) for number in range(25)]
 
 
 def test_damage_in_the_records_too_is_not_said_to_be_mended_by_making_indexes(tmp_path: Path) -> None:

@@ -344,6 +344,11 @@ async def _reset(past: Past) -> None:
     await past.append(3, "c")
     await past.close()
     past.note("done twice, and closed with items")
+    await past.open()
+    await past.restart(1)
+    await past.append(4, "d")
+    await past.sync()
+    past.note("done at less than before")
 
 
 async def _recover(past: Past) -> None:

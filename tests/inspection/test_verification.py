@@ -310,6 +310,14 @@ async def test_a_first_section_that_is_missing_is_damage_whatever_is_durable(
     assert not [finding for finding in found if finding.severity is Severity.TORN]
 
 
+async def test_data_of_another_journal_below_the_boundary_is_damage(tmp_path: Path) -> None:
+    """The checkpoint is one of before a reset to less: opening refuses it, and removes nothing."""
+    tree = laid_out(tmp_path, 25, items_per_section=10)
+    slot = writer.checkpoint_slot(sequence=9, journal_id=1, items_per_section=10, durable=30, boundary=30)
+    found, _ = await findings_in({**tree, CHECKPOINT: writer.checkpoint_blob([slot])})
+    assert [(finding.severity, finding.found) for finding in found] == [(Severity.CORRUPT, "one of another journal")]
+
+
 async def test_a_name_that_is_no_section_is_found(tmp_path: Path) -> None:
     """Opening refuses it."""
     tree = laid_out(tmp_path, 4)

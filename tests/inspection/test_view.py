@@ -32,6 +32,7 @@ from posjournal_async.inspection.states import SectionState
 from posjournal_async.inspection.survey import survey
 from posjournal_async.inspection.view import Decoder, JournalView
 from posjournal_async.storage.readonly import BlobFacts, ReadOnlyFileStorage
+from tests.format import writer
 from tests.journals import config_of, filled, item_at, items_in, open_files
 from tests.recovery.journals import ITEMS, change, lay_out
 
@@ -291,6 +292,17 @@ async def test_a_first_section_without_its_header_is_what_opening_refuses(tmp_pa
     """Whatever is left of it."""
     lay_out(tmp_path, 25)
     change(tmp_path, "data", 0, lambda blob: blob[:length])
+    found = await survey(ReadOnlyFileStorage(tmp_path), "orders")
+    with pytest.raises(Corruption) as refused:
+        await Journal.init(Context(FileStorage(tmp_path)), config_of())
+    assert str(found.problem) == str(refused.value)
+
+
+async def test_data_of_another_journal_below_the_boundary_is_what_opening_refuses(tmp_path: Path) -> None:
+    """The checkpoint is one of before a reset to less."""
+    lay_out(tmp_path, 25)
+    slot = writer.checkpoint_slot(sequence=9, journal_id=1, items_per_section=10, durable=30, boundary=30)
+    change(tmp_path, "checkpoint", 0, lambda _: writer.checkpoint_blob([slot]))
     found = await survey(ReadOnlyFileStorage(tmp_path), "orders")
     with pytest.raises(Corruption) as refused:
         await Journal.init(Context(FileStorage(tmp_path)), config_of())

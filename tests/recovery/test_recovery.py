@@ -265,6 +265,18 @@ async def test_a_checkpoint_from_before_the_first_item_removes_none(tmp_path: Pa
     await assert_refused(tmp_path, Corruption)
 
 
+async def test_a_checkpoint_from_before_a_reset_to_less_removes_no_item(tmp_path: Path) -> None:
+    """F4: put back from an older copy, it takes all data for what a prune has left; that is of another journal."""
+    await (await Journal.init_at_size(Context(FileStorage(tmp_path)), CONFIG, 100)).close()
+    older = path_of(tmp_path, "orders", "checkpoint").read_bytes()
+    async with await Journal.init_at_size(Context(FileStorage(tmp_path)), CONFIG, 0) as journal:
+        await journal.append_many(ITEMS[:25])
+    change(tmp_path, "checkpoint", 0, lambda _: older)
+    await assert_refused(tmp_path, Corruption)
+    change(tmp_path, "checkpoint", 0, lambda _: None)
+    assert (await show(tmp_path)).is_history(0, 25)
+
+
 async def test_no_section_above_the_durable_size_is_dropped_for_want_of_the_first(tmp_path: Path) -> None:
     """F4: a rewind removes the first one apart from the others. One that is lost alone is not what it has left."""
     lay_out(tmp_path, 25, durable=0)
