@@ -116,6 +116,12 @@ def _ways_out(path: JournalPath, error: Corruption, *, cut_at: int | None, with_
             f"With {path}_checkpoint moved away, the journal begins where its data does;\n"
             f"with posjournal repair {path} --cut-at {error.position} it is empty"
         )
+    if error.what == "checkpoint":
+        return (
+            f"{refused}: the checkpoint is lost, and the first data blob\n"
+            f"does not say what journal it is. With that one moved out of {path}_data,\n"
+            "the journal begins with the next one"
+        )
     if error.what == "data blob below the boundary":
         return (
             f"{refused}: the checkpoint is an older copy, of before the journal\n"

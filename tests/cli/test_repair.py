@@ -193,6 +193,24 @@ def test_a_checkpoint_of_before_a_reset_is_said_to_be_moved_away(tmp_path: Path)
     assert items_of(tmp_path) == [(number, number) for number in range(25)]
 
 
+@pytest.mark.parametrize("options", [(), ("--cut-at", "20")])
+def test_a_lost_checkpoint_without_the_first_header_has_a_way_out(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Neither cat nor a cut helps, since nothing says what journal it is; the next blob does."""
+    made_journal(tmp_path, list(range(25)))
+    (tmp_path / "orders_checkpoint").rename(tmp_path / "away")
+    first = path_of(tmp_path, "orders", "data", 0)
+    first.write_bytes(b"?" + first.read_bytes()[1:])
+    path = str(tmp_path / "orders")
+    result = posjournal_run("repair", path, "--yes", *options)
+    assert result.exit_code == 1
+    assert f"With that one moved out of {path}_data" in result.stderr
+    assert "--cut-at" not in result.stderr
+    assert "posjournal cat" not in result.stderr
+    first.rename(tmp_path / "damaged")
+    assert posjournal_run("repair", path, "--yes").exit_code == 0
+    assert items_of(tmp_path) == [(number, number) for number in range(10, 25)]
+
+
 def test_damage_in_the_records_too_is_not_said_to_be_mended_by_making_indexes(tmp_path: Path) -> None:
     """Once that was tried, and the first index cannot be made, the other ways out are told."""
     made_journal(tmp_path, list(range(25)))
