@@ -130,7 +130,8 @@ def _ways_out(path: JournalPath, error: Corruption, *, cut_at: int | None, with_
     if error.what == "offsets" and not with_indexes:
         return (
             f"{refused}; but it is an index:\n"
-            f"posjournal repair {path} --indexes makes it anew where the records check out, and loses no item"
+            f"posjournal repair {path} --indexes makes it anew where the records check out, and loses no item;\n"
+            "it can be given beside a cut"
         )
     return (
         f"{refused}, and nothing is mended by a guess:\n"

@@ -155,6 +155,25 @@ def test_a_lost_first_index_is_made_anew_rather_than_cut_away(tmp_path: Path, op
     assert items_of(tmp_path) == [(position, position) for position in range(25)]
 
 
+def test_a_lost_index_and_a_lost_blob_are_mended_together(tmp_path: Path) -> None:
+    """What is told, followed step by step, comes to an end."""
+    made_journal(tmp_path, list(range(35)))
+    (tmp_path / "orders_offsets" / f"{0:016x}").unlink()
+    (tmp_path / "orders_data" / f"{2:016x}").unlink()
+    path = str(tmp_path / "orders")
+    for options, told in (
+        ((), "--cut-at POSITION"),
+        (("--cut-at", "20"), "--indexes makes it anew"),
+        (("--indexes",), "--cut-at POSITION"),
+    ):
+        result = posjournal_run("repair", path, "--yes", *options)
+        assert result.exit_code == 1
+        assert told in result.stderr
+    assert "can be given beside a cut" in posjournal_run("repair", path, "--yes", "--cut-at", "20").stderr
+    assert posjournal_run("repair", path, "--yes", "--cut-at", "20", "--indexes").exit_code == 0
+    assert items_of(tmp_path) == [(number, number) for number in range(20)]
+
+
 @pytest.mark.parametrize("what", ["an older checkpoint", "a lost blob"])
 def test_data_that_begins_later_than_the_checkpoint_says_has_two_ways_out(tmp_path: Path, what: str) -> None:
     """Both are told: to go by the data, which keeps all items, or to begin with none."""
