@@ -170,7 +170,7 @@ async def _scans(
     for section in unbroken(kept, headless)[-1:]:
         if section < doubtful:
             found[section] = await _scan(blobs, section, slot.durable, advance)
-    first = kept[0] if kept else max(data)
+    first = kept[0] if kept else min(data)
     facts = data[first]
     if first not in found and (facts.head or not facts.length):  # else it was not read
         found[first] = SectionFacts(parse_header(facts.head, facts.length), facts.length)

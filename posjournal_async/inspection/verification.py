@@ -112,9 +112,9 @@ class Verification:
         first = slot.boundary // slot.items_per_section
         kept = [section for section in data if section >= first]
         indexed = [section for section in offsets if section >= first]
-        if data and not kept and await self._is_other(slot, data[-1]):
+        if data and not kept and await self._is_other(slot, data[0]):
             what, found = "data blob below the boundary", "one of another journal"
-            await self._tell(Severity.CORRUPT, what, "none", found, "data", data[-1], 0)
+            await self._tell(Severity.CORRUPT, what, "none", found, "data", data[0], 0)
         else:
             await self._tell_below(first, data=data, offsets=offsets)
         size = await self._walk(slot, kept, indexed)

@@ -50,7 +50,7 @@ class Facts:
         damaged_slots: Slots of the checkpoint that hold something else.
         data: Sections that have a data blob, ascending.
         offsets: Sections that have an offsets blob, ascending.
-        sections: The data blobs that were looked at: the first one retained, or the last one if none is; all from the
+        sections: The data blobs that were looked at: the first one retained, or of all if none is; all from the
             one that holds the durable size on; and those without an index to rely on.
         is_reset_behind: Whether the other slot of the checkpoint has a reset on record that is done.
     """
@@ -86,7 +86,7 @@ async def observe(slots: SlotFacts, data: Sections, offsets: OffsetsJournal) -> 
     unindexed = set(unindexed_of(kept, offsets_sections))
     sections: dict[int, SectionFacts] = {}
     if data_sections and not kept:
-        sections[data_sections[-1]] = await _look_at_header(data, data_sections[-1])
+        sections[data_sections[0]] = await _look_at_header(data, data_sections[0])
     for section in kept:
         if section >= doubtful:
             found = await look_at(data, section)

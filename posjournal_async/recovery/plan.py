@@ -115,7 +115,7 @@ def decide(facts: Facts, expectation: Expectation) -> Plan:
     size, length, rewrites = _longest_prefix(facts, kept, expectation)
     prefix, dropped = kept[:length], kept[length:]
     if facts.data and not kept:
-        _check_pruned(facts, facts.data[-1], expectation.partition)
+        _check_pruned(facts, facts.data[0], expectation.partition)
     indexed = [section for section in facts.offsets if section >= first]
     _check_first(slot, kept, indexed, expectation.partition)
     doubtful = [section for section in prefix if (seen := facts.sections.get(section)) is not None and seen.end]
@@ -170,7 +170,8 @@ def _check_first(slot: Slot, kept: Sequence[int], indexed: Sequence[int], partit
 def _check_pruned(facts: Facts, section: int, partition: str) -> None:
     """Refuse to remove all data for what a prune has left where it is that of another journal.
 
-    A reset removes the data before its boundary counts, so the checkpoint is a copy of before a reset to less.
+    A reset removes the data before its boundary counts, so the checkpoint is a copy of before a reset to less. The
+    first blob says it: behind it there may be one whose creation was interrupted.
     """
     slot, seen = facts.slot, facts.sections.get(section)
     if seen is not None and isinstance(seen.header, Header) and seen.header.journal_id != slot.journal_id:

@@ -197,7 +197,7 @@ CORRUPT = {
         slot_of(0), 0, (0,), (0,), {0: replace(scanned(0, 5), header=replace(header_of(0), journal_id=78))}
     ),
     "another journal below the boundary": Facts(
-        slot_of(25, 25), 0, (0, 1), (0, 1), {1: replace(header_only(1), header=replace(header_of(1), journal_id=78))}
+        slot_of(25, 25), 0, (0, 1), (0, 1), {0: replace(header_only(0), header=replace(header_of(0), journal_id=78))}
     ),
     "another section": Facts(slot_of(0), 0, (0,), (0,), {0: replace(scanned(0, 5), header=header_of(1))}),
     "another section size": Facts(

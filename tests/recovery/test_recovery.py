@@ -270,11 +270,13 @@ async def test_a_checkpoint_from_before_a_reset_to_less_removes_no_item(tmp_path
     await (await Journal.init_at_size(Context(FileStorage(tmp_path)), CONFIG, 100)).close()
     older = path_of(tmp_path, "orders", "checkpoint").read_bytes()
     async with await Journal.init_at_size(Context(FileStorage(tmp_path)), CONFIG, 0) as journal:
-        await journal.append_many(ITEMS[:25])
+        await journal.append_many(ITEMS[:20])
     change(tmp_path, "checkpoint", 0, lambda _: older)
     await assert_refused(tmp_path, Corruption)
+    change(tmp_path, "data", 2, lambda _: b"")  # the creation of the next section was interrupted
+    await assert_refused(tmp_path, Corruption)
     change(tmp_path, "checkpoint", 0, lambda _: None)
-    assert (await show(tmp_path)).is_history(0, 25)
+    assert (await show(tmp_path)).is_history(0, 20)
 
 
 async def test_no_section_above_the_durable_size_is_dropped_for_want_of_the_first(tmp_path: Path) -> None:
